@@ -12,7 +12,6 @@ from paretune.search.pareto_front import front_object
 from paretune.storage.trial_record import Record
 from tests_support_records import FLOOR, changed, comparison, complete, fake_records, finetune, judge, prune, recipe
 
-
 WEBP = "data:image/webp;base64,UklGRhwAAABXRUJQVlA4TA8AAAAvAAAAAAcQ/Y/+ByKi/wEA"
 """A picture of one pixel."""
 

@@ -20,8 +20,8 @@ whole; those of the network, above the roofline, are of the network alone. If fr
 time. At its roof: if each of its layers ran as fast as the machine can."""
 ABOUT_LAYERS = """Layers are timed while operators are counted, which slows them down, and shown as their share of the
 network's time without counting. The roofline has the same figures."""
-ABOUT_ROOFLINE = """A dot is a layer, its area the layer's time. A layer on a line is as fast as the machine can be: below the
-slope memory limits it, below the flat part arithmetic. Far below either, the time is that of starting it."""
+ABOUT_ROOFLINE = """A dot is a layer, its area the layer's time. A layer on a line is as fast as the machine can
+be: below the slope memory limits it, below the flat part arithmetic. Far below either, its time is that of a start."""
 DRAWN = "The columns predicted and measured of the table above, with 95 % intervals."
 ABOUT_ADVICE = """Predicted is computed from the times above. Measured is the built version against the artefact, taking
 turns, with its 95 % interval; it also has what the prediction leaves out, such as other fusions of the runtime."""

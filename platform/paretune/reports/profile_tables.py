@@ -28,14 +28,14 @@ from paretune.runtimes.base import Operator
 
 TOP = 10
 """Layers with a row of their own; the others are added up."""
-ABOUT_STAGES = """Each percentile is that of its own row, in wall time, so the rows of the stages need not add up to the row
-end to end: the slowest inferences of one stage are not those of another. Shares are of medians in the mode that the
-notes name."""
-ABOUT_RATIOS = """These medians differ from those of each artefact alone, further down: here the artefacts take turns, so
-that a disturbance slows all of them. Times as fast is the geometric mean of the rounds' ratios, not the ratio of the two
-medians."""
-ABOUT_LAYERS = """It may differ from the network's p50 of the stages, which is wall time of all inferences, disturbed ones
-among them."""
+ABOUT_STAGES = """Each percentile is that of its own row, in wall time, so the rows of the stages need not add up to
+the row end to end: the slowest inferences of one stage are not those of another. Shares are of medians in the mode that
+the notes name."""
+ABOUT_RATIOS = """These medians differ from those of each artefact alone, further down: here the artefacts take turns,
+so that a disturbance slows all of them. Times as fast is the geometric mean of the rounds' ratios, not the ratio of the
+two medians."""
+ABOUT_LAYERS = """It may differ from the network's p50 of the stages, which is wall time of all inferences, disturbed
+ones among them."""
 ABOUT_STREAMS = """p50 of one inference is that while all streams run, and so longer than the latency alone."""
 PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
 
