@@ -12,6 +12,25 @@ from paretune.search.pareto_front import front_object
 from paretune.storage.trial_record import Record
 from tests_support_records import FLOOR, changed, comparison, complete, fake_records, finetune, judge, prune, recipe
 
+WEBP = "data:image/webp;base64,UklGRhwAAABXRUJQVlA4TA8AAAAvAAAAAAcQ/Y/+ByKi/wEA"
+"""A picture of one pixel."""
+
+
+def invented_pictures(numbers: Sequence[int], picture: str = WEBP) -> dict[int, dict[str, Any]]:
+    """Return three pictures of each trial, the first of which all of them share."""
+    box = [10, 10, 60, 40, "cat"]
+    return {
+        number: {
+            "confidence": 0.4,
+            "images": [
+                {"image": name, "wrong": 2, "missed": 1, "width": 200, "height": 100, "objects": 1, "detected": 60}
+                | {"truth": [box], "found": [[*box, 0.75], [5, 5, 9, 9, "<b>rare</b>", 0.5]], "picture": picture}
+                for name in ("shared.jpg", f"{number}-1.jpg", f"{number}-2.jpg")
+            ],
+        }
+        for number in numbers
+    }
+
 
 def target_results(records: Sequence[Record], name: str = "laptop", **more: Any) -> TargetResults:
     """Return the results of invented records on one target."""
@@ -29,7 +48,8 @@ def invented_page(name: str = "demo", **more: Any) -> dict[str, Any]:
     results = target_results(records, comparison=comparison())
     about = {"dataset": "shapes", "budget": "14 trials", "constraints": f"map50 at least {FLOOR}"}
     state = SweepState(name, 1_790_000_000.0, more.pop("finished", True), planned=14, about=about, clock_seconds=300.0)
-    return page_data(state, [results], written=1_790_001_000.0, importance=IMPORTANCE, advice=ADVICE, **more)
+    more = {"importance": IMPORTANCE, "advice": ADVICE, "pictures": invented_pictures([8, 0, 1, 5])} | more
+    return page_data(state, [results], written=1_790_001_000.0, **more)
 
 
 IMPORTANCE = [
@@ -90,4 +110,5 @@ def simulated_page(count: int) -> dict[str, Any]:
     """Return the data of a page with so many trials."""
     state = SweepState("simulated", 1_790_000_000.0, finished=True, planned=count, about={"dataset": "none"})
     results = target_results(simulated_records(count), violations={}, floors={"map": 0.35})
-    return page_data(state, [results], written=1_790_900_000.0, importance=IMPORTANCE)
+    pictures = invented_pictures([0, 1, *(one["trial"] for one in results.front["front"])], WEBP + "A" * 9000)
+    return page_data(state, [results], written=1_790_900_000.0, importance=IMPORTANCE, pictures=pictures)

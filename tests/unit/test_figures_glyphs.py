@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from paretune.core.types import Annotations, Detections
 from paretune.reports import figures
-from paretune.reports.figures import DEFAULT_FONT, font_with, label, new_figure, png
+from paretune.reports.figures import DEFAULT_FONT, font_with, label, new_figure, rendered
 from paretune.reports.training_plots import samples_png
 
 SCRIPTS = ("汽车", "トラック", "자동차", "Fußgänger", "машина", "سيارة", "🚗")
@@ -42,7 +42,7 @@ def test_a_font_that_has_what_the_default_lacks_is_used() -> None:
     figure.suptitle(label(word))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png(figure)
+        rendered(figure, "png")
     (title,) = [text for text in figure.findobj(Text) if text.get_text() == word]
     assert title.get_fontfamily() == [DEFAULT_FONT, *sorted(fonts)]
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from paretune.results import front_data
-from paretune.results.front_data import SweepView, data_of, kept_importance
+from paretune.results.front_data import SweepView, data_of, kept_importance, pictures_of
 from paretune.results.front_summary import front_of, records_of
 from paretune.results.sweep_folder import Sweep
+from paretune.storage.trial_record import trial_folder
 from paretune.workflows.front_files import NAMES, refresh_front
 from tests_support_records import compared, fake_records, finished_sweep
 
@@ -103,3 +104,17 @@ def test_importance_is_computed_again_only_when_it_pays(sweep: Sweep, monkeypatc
     kept_importance(sweep, 24)
     kept_importance(sweep, 10_000)
     assert len(asked) == 4
+
+
+def test_pictures_are_those_of_the_recommended_trial_the_baselines_and_the_front(sweep: Sweep) -> None:
+    records = records_of(sweep)
+    front = front_of(sweep, records)
+    members = [point["trial"] for point in front["front"]]
+    for number in {record.number for record in records} - {1}:  # a trial of an older version kept none
+        (folder := trial_folder(sweep.folder, number)).mkdir(parents=True, exist_ok=True)
+        (folder / "worst.json").write_text(json.dumps({"confidence": 0.1 * number, "images": []}))
+    trial_folder(sweep.folder, members[-1]).joinpath("worst.json").write_text("{torn")
+    found = pictures_of(sweep, [front])
+    assert list(found)[:2] == [front["best"]["trial"], 0]
+    assert set(found) == {0, *members[:-1]}
+    assert found[0]["confidence"] == 0

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.reports.front_page import DETAILED, MOST_BYTES, front_html, packed, safe_json
+from paretune.reports.front_page import DETAILED, MOST_BYTES, PICTURE_BYTES, front_html, packed, safe_json
 from paretune.results.page_data import SweepState, page_data
-from tests_support_page import invented_page, simulated_page, simulated_records, target_results
+from tests_support_page import WEBP, invented_page, invented_pictures, simulated_page, simulated_records, target_results
 from tests_support_records import changed, compared, fake_records, front_of
 
 EVIL = "</script><script>alert(1)</script><!-- & \u2028 \u2029 \ud800"
@@ -199,7 +199,23 @@ def test_a_page_of_thousands_of_trials_with_all_metrics_stays_below_3_mb() -> No
     assert {"map", "latency_ms", "latency_ms_low", "map_delta", "params"} <= set(shown["trials"]["metrics"])
     assert shown["left_out"]
     assert not set(shown["left_out"]) & {row["name"] for row in shown["metrics"]}
-    assert len(front_html(simulated_page(300)).encode()) < 300_000
+    assert len(front_html({**simulated_page(300), "pictures": {}}).encode()) < 300_000
+
+
+def test_each_picture_is_on_the_page_once_and_there_are_as_many_as_there_is_room_for() -> None:
+    data = invented_page()
+    kept = packed(data)["pictures"]
+    assert list(kept["trials"]) == ["8", "0", "1", "5"]  # the recommended one first
+    assert sorted(kept["images"]) == sorted(["shared.jpg", *(f"{n}-{i}.jpg" for n in (8, 0, 1, 5) for i in (1, 2))])
+    assert kept["left_out"] == 0
+    for number, own in kept["trials"].items():
+        for one, whole in zip(own["images"], data["pictures"][number]["images"], strict=True):
+            assert {**kept["images"][one["image"]], **one} == whole
+    large = invented_pictures([8, 0, 1, 5], WEBP + "A" * 100_000)
+    few = packed(invented_page(pictures=large))["pictures"]
+    assert list(few["trials"]) == ["8", "0"]
+    assert few["left_out"] == 2
+    assert len(safe_json(few)) < PICTURE_BYTES
 
 
 def test_ten_records_and_more_do_not_change_those_of_others() -> None:

@@ -92,20 +92,21 @@ def test_energy_is_told_or_why_it_is_not_known() -> None:
     known = Energy("rapl", mj_image=200.0, mj_image_net=125.0, watts=40.0, idle_watts=15.0, seconds=10.0, images=2000)
     line = "energy 200 mJ an image, 125 mJ above idle: 40 W on average, idle 15 W; rapl, 2000 images in 10.0 s"
     assert line in stage_table("mine", one, known).notes
-    assert line in Cells(page([("mine", one)], [], [stage_table("mine", one, known)])).words
+    assert line in Cells(page([("mine", one)], [stage_table("mine", one, known)])).words
     unknown = unavailable("no counters <here>")
     assert (
         "energy_mj_image: not known, no counters <here>"
-        in Cells(page([("mine", one)], [], [stage_table("mine", one, unknown)])).words
+        in Cells(page([("mine", one)], [stage_table("mine", one, unknown)])).words
     )
     assert not any("energy" in note for note in stage_table("mine", one).notes)
 
 
 def test_a_page_needs_nothing_else_and_escapes_names() -> None:
     one = latency(70, preprocess=1, network=6, postprocess=3)
-    text = page([("<b>one</b>", one)], [], [stage_table("<b>one</b>", one)])
+    text = page([("<b>one</b>", one)], [stage_table("<b>one</b>", one)])
     found = Cells(text)
-    assert [source[:22] for source in found.sources] == ["data:image/png;base64,"]
+    assert found.sources == []
+    assert text.count("<svg") == 1
     assert "<b>one" not in text
     assert any("<b>one</b>" in word for word in found.words)
     assert found.words.count("6.000") == 3  # p50, p90 and CPU time
@@ -173,9 +174,9 @@ def test_a_page_shows_layers_and_why_there_are_none() -> None:
     measured = latency(70, preprocess=1, network=6, postprocess=3)
     names = ["mine", "yours"]
     both = [(name, measured) for name in names]
-    text = page(both, list(zip(names, counted, strict=True)), operator_tables(names, counted))
+    text = page(both, operator_tables(names, counted))
     found = Cells(text)
-    assert len(found.sources) == 2  # the distributions, and the layers of the one that was counted
+    assert 'style="--share: 66.7%"' in text
     assert "<b>stem" not in text
     assert found.words.count("66.7%") == 1
     assert any("operators: not known, its runtime does not tell" in word for word in found.words)
@@ -200,7 +201,10 @@ def test_artefacts_are_called_by_their_places_in_the_folder_they_share(
 
 def test_names_are_no_formulas_in_the_picture_of_latencies() -> None:
     times = latency(70, preprocess=1, network=6, postprocess=3)
-    assert distributions(["a$x_{$b", "$x$"], [times, times]).startswith(b"\x89PNG")
+    drawn = distributions(["a$x_{$b", "$x$", "<script>"], [times, times, times])
+    assert "a$x_{$b" in drawn
+    assert "<script" not in drawn
+    assert "http:" not in drawn
 
 
 @pytest.fixture

@@ -14,6 +14,17 @@ from paretune.reports.tables import Table
 
 LAYERS = 8
 """Number of slowest layers that are shown."""
+ABOUT_PARTS = """The time from image to boxes is the sum of preprocess, network and postprocess, each the median of its
+stage; the time outside layers with weights, of the host and of transfers are parts of the network's. Shares are of the
+whole; those of the network, above the roofline, are of the network alone. If free: times as fast if the part took no
+time. At its roof: if each of its layers ran as fast as the machine can."""
+ABOUT_LAYERS = """Layers are timed while operators are counted, which slows them down, and shown as their share of the
+network's time without counting. The roofline has the same figures."""
+ABOUT_ROOFLINE = """A dot is a layer, its area the layer's time. A layer on a line is as fast as the machine can
+be: below the slope memory limits it, below the flat part arithmetic. Far below either, its time is that of a start."""
+DRAWN = "The columns predicted and measured of the table above, with 95 % intervals."
+ABOUT_ADVICE = """Predicted is computed from the times above. Measured is the built version against the artefact, taking
+turns, with its 95 % interval; it also has what the prediction leaves out, such as other fusions of the runtime."""
 Measured = Mapping[str, LatencyRatio | str]
 """Knob → latency after the advice as a share of that before, or why it is not known."""
 NONE: Mapping[str, str] = {}
@@ -39,12 +50,19 @@ def advice_tables(
         for layer in diagnosis.layers[:LAYERS]
     ]
     return [
-        Table("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
+        Table(
+            "what could be gained at most",
+            ("part", "ms", "share", "if free", "at its roof"),
+            tuple(ceilings),
+            share="share",
+            about=ABOUT_PARTS,
+        ),
         Table(
             "slowest layers",
             ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
             tuple(layers),
             words=("bound by",),
+            about=f"Parts of the network's {diagnosis.network_ms:.3f} ms. {ABOUT_LAYERS}",
         ),
         knob_table(advice, measured, changes, diagnosis.unknown),
     ]
@@ -80,6 +98,7 @@ def knob_table(
         tuple(knobs),
         () if knobs else (nothing,),
         words=("measured", *cost, "may cost", "why"),
+        about=ABOUT_ADVICE if knobs else "",
     )
 
 
@@ -96,7 +115,7 @@ def advice_page(
     notes: Sequence[str],
     changes: Mapping[str, str] = NONE,
 ) -> str:
-    """Return the page as HTML, its pictures inside.
+    """Return the page as HTML, its drawings inside.
 
     Args:
         name: name of the artefact.
@@ -111,9 +130,9 @@ def advice_page(
     tables = advice_tables(diagnosis, advice, measured, changes)
     parts: list[Table | Picture] = [
         Table(f"{name}: {verdict(diagnosis)}", notes=(diagnosis.evidence, *notes)),
-        Picture("roofline", roofline(diagnosis)),
+        Picture("roofline", roofline(diagnosis), about=ABOUT_ROOFLINE),
         *tables,
-        *([Picture("predicted and measured", predictions(built))] if built else []),
+        *([Picture("predicted and measured", predictions(built), about=DRAWN)] if built else []),
     ]
     return report_page("Advice", parts)
 

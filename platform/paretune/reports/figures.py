@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from paretune.core.errors import UserError
 TRUE, FOUND = "#34a853", "#d93025"
 """Colours of true boxes and of detected ones."""
 GRID = "#e3e6ea"
+BLUE, GREY, GREEN, RED = "#4285f4", "#9aa0a6", "#34a853", "#ea4335"
 DPI = 110
 DEFAULT_FONT = "DejaVu Sans"
 """The font that matplotlib brings; it has no Chinese, Japanese or Korean characters, among others."""
@@ -72,9 +74,32 @@ def plain_axes(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def png(figure: Any) -> bytes:
-    """Return a figure as PNG."""
-    return rendered(figure, "png")
+PAGE_COLOURS = {
+    "#000000": "currentColor",
+    "#ffffff": "var(--card)",
+    "#cccccc": "var(--line)",
+    GRID: "var(--grid)",
+    BLUE: "var(--front)",
+    GREY: "var(--other)",
+    GREEN: "var(--rt)",
+    RED: "var(--bad)",
+}
+"""Colours of a figure → those of a page, light or dark."""
+
+
+def page_svg(figure: Any) -> str:
+    """Return a figure as an SVG element in the colours of the page that it becomes a part of, its text as text."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none"}):
+        text = rendered(figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    head, body = text.split(">", 1)
+    view = re.search(r'viewBox="[-0-9. ]+"', head)
+    body = re.sub(r' id="[a-z0-9]+_\d+"', "", body)  # numbers of groups, the same in each figure
+    for colour, named in PAGE_COLOURS.items():
+        body = re.sub(rf"(fill|stroke): {colour}\b", rf"\1: {named}", body)
+    return f"<svg {'' if view is None else view[0]}>{body}"
 
 
 def rendered(figure: Any, form: str) -> bytes:
@@ -88,7 +113,7 @@ def rendered(figure: Any, form: str) -> bytes:
     for text in texts:
         text.set_fontfamily(list(fonts))
     content = io.BytesIO()
-    metadata = {"metadata": {"Date": None, "Creator": None}} if form == "svg" else {}
+    metadata = {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))} if form == "svg" else {}
     with rc_context({"svg.hashsalt": "paretune"}):  # the picture of the same trials is the same file
         figure.savefig(content, format=form, **metadata)
     return content.getvalue()

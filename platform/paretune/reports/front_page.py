@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from paretune.core.metrics import PRINTED
-from paretune.reports.html import render
+from paretune.reports.html import render, source
 
-FOLDER = Path(__file__).parent / "page"
-"""Source files of the page."""
-SCRIPTS = ("data.js", "state.js", "plot.js", "table.js", "compare.js", "charts.js", "main.js")
+SCRIPTS = ("theme.js", "data.js", "state.js", "plot.js", "table.js", "compare.js", "charts.js", "main.js")
 """Parts of the script, in their order."""
 GROUPS = ("metrics", "params", "seconds")
 """Fields of a trial that are mappings and become a column for each key."""
@@ -21,7 +18,11 @@ DETAILED = 300
 DETAILS = ("reasons", "notes", "classes", "worst")
 MOST_BYTES = 2_800_000
 """Most bytes of the data on the page, which with style and script stays below 3 MB."""
+PICTURE_BYTES = 700_000
+"""Most bytes of the pictures of worst images among them."""
 ENDS = ("low", "high")
+SHARED = ("width", "height", "objects", "truth", "picture")
+"""What the picture of an image has in common in all trials."""
 DIGITS = 5
 """Significant digits of the numbers on the page."""
 SHORT = 64
@@ -38,14 +39,12 @@ def front_html(data: Mapping[str, Any]) -> str:
     """
     from markupsafe import Markup
 
-    content = packed(data)
-    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     text = render(
         "page/page.html",
         sweep=data["sweep"],
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - files of this package
-        data=Markup(_at_most(content, MOST_BYTES)),  # noqa: S704 - escaped for its place
+        style=source("page.css"),
+        script=source(*SCRIPTS),
+        data=Markup(_at_most(packed(data), MOST_BYTES)),  # noqa: S704 - escaped for its place
     )
     return text.encode("utf-8", "backslashreplace").decode()  # names of files may hold what UTF-8 lacks
 
@@ -93,7 +92,32 @@ def packed(data: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: _column([row[name] for row in rows]) for name in fields}
     groups = {group: _columns([row[group] for row in rows]) for group in GROUPS}
     targets = [{**target, "series": _steps(target["series"])} for target in data["targets"]]
-    return {**data, "trials": {"count": len(rows), "own": own, **groups}, "targets": targets}
+    pictures = _pictures(data["pictures"], PICTURE_BYTES)
+    return {**data, "trials": {"count": len(rows), "own": own, **groups}, "targets": targets, "pictures": pictures}
+
+
+def _pictures(trials: Mapping[str, Mapping[str, Any]], most: int) -> dict[str, Any]:
+    """Return the pictures of worst images, each image once; those of the last trials are left out if they are too long.
+
+    Args:
+        trials: trial → its pictures, the most wanted first.
+        most: largest number of bytes as JSON.
+    """
+    images, shown, spent = dict[str, Any](), dict[str, Any](), 0
+    for number, kept in trials.items():
+        new = {
+            one["image"]: {name: one[name] for name in SHARED} for one in kept["images"] if one["image"] not in images
+        }
+        own = {
+            "confidence": kept["confidence"],
+            "images": [{name: value for name, value in one.items() if name not in SHARED} for one in kept["images"]],
+        }
+        spent += len(safe_json([new, own])) + len(number)
+        if spent > most:
+            break
+        images |= new
+        shown[number] = own
+    return {"images": images, "trials": shown, "left_out": len(trials) - len(shown)}
 
 
 def _detailed(data: Mapping[str, Any]) -> set[int]:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.reports.tables import Table
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG on a page."""
+    """A drawing on a page."""
 
     alt: str
-    """Text for readers who do not see the picture."""
-    png: bytes
+    """Text for readers who do not see the drawing."""
+    svg: str
+    """Result of ``figures.page_svg``, which is trusted."""
     title: str = ""
-    """Heading above the picture."""
+    """Heading above the drawing."""
     about: str = ""
-    """Explanation below the picture."""
-
-    @property
-    def source(self) -> str:
-        """Return the picture as a URL that holds all of it."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+    """Explanation below the drawing."""
 
 
 def render(template: str, **values: Any) -> str:
@@ -39,6 +37,14 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
+def source(*names: str) -> Markup:
+    """Return files of the folder ``page`` one after the other, as they are: style and scripts of this package."""
+    from markupsafe import Markup
+
+    folder = Path(__file__).parent / "page"
+    return Markup("\n".join((folder / name).read_text(encoding="utf-8") for name in names))  # noqa: S704
+
+
 def report_page(title: str, parts: list[Table | Picture]) -> str:
-    """Return a page of tables and pictures."""
-    return render("report.html", title=title, parts=parts)
+    """Return a page of tables and drawings."""
+    return render("report.html", title=title, parts=parts, style=source("page.css"), script=source("theme.js"))

@@ -1,4 +1,4 @@
-"""Pictures of profiles, each a PNG: distribution of latencies, slowest layers, speed-ups, roofline."""
+"""Drawings of profiles, each an SVG element for a page: distribution of latencies, speed-ups, roofline."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import numpy as np
 from paretune.profiling.latency.compare import Comparison, LatencyRatio
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import milliseconds
-from paretune.profiling.operators import OperatorTimes
 from paretune.profiling.roofline.diagnosis import Diagnosis, LayerBound
-from paretune.reports.figures import label, new_figure, png
-from paretune.reports.profile_tables import TOP, layer_of
+from paretune.reports.figures import BLUE, GREEN, GREY, RED, label, new_figure, page_svg
 
-BLUE, GREY, GREEN, RED = "#4285f4", "#9aa0a6", "#34a853", "#ea4335"
 COLOURS: dict[LayerBound, str] = {"compute": BLUE, "memory": GREEN, "launch": RED}
+WIDTH = 7.0
+"""Width of a drawing in inches; a page may be 600 pixels wide, and letters of 8 points are legible there."""
 LARGEST_DOT = 400.0
 """Area of the slowest layer's dot in square points."""
 LONGEST = 200
 """Characters of a name in a picture."""
 
 
-def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
-    """Return a PNG of the share of inferences (0 to 1) that end within a time (ms), with a curve for each artefact."""
-    figure = new_figure(9, 4)
+def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> str:
+    """Draw the share of inferences (0 to 1) that end within a time (ms), with a curve for each artefact."""
+    figure = new_figure(WIDTH, 3.6)
     axes = figure.subplots()
     for name, latency in zip(names, latencies, strict=True):
         times = np.sort(milliseconds(latency.rows, "latency", "wall"))
@@ -38,28 +37,12 @@ def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
     axes.set_xlabel("image to boxes, ms")
     axes.set_ylabel("share of inferences")
     axes.legend(loc="lower right", fontsize=8)
-    return png(figure)
+    return page_svg(figure)
 
 
-def layers(name: str, times: OperatorTimes) -> bytes:
-    """Return a PNG of the slowest operators of a network as bars: milliseconds, and their share."""
-    first = times.operators[:TOP]
-    figure = new_figure(9, 0.9 + 0.27 * len(first))
-    axes = figure.subplots()
-    bars = axes.barh(range(len(first)), [times.scaled_ms([one]) for one in first], color=BLUE)
-    axes.bar_label(bars, [f"{times.share([one]):.1%}" for one in first], padding=3, fontsize=8)
-    labels = [label(f"{layer_of(one)} {one.kind}", LONGEST) for one in first]
-    axes.set_yticks(range(len(first)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_xlabel("ms")
-    axes.set_title(label(f"{name}: layers that take longest", LONGEST), fontsize=9)
-    return png(figure)
-
-
-def ratios(names: Sequence[str], comparison: Comparison) -> bytes:
-    """Return a PNG of the speed-ups of artefacts over the first, measured interleaved, with 95 % intervals."""
-    figure = new_figure(9, 1.2 + 0.4 * len(names))
+def ratios(names: Sequence[str], comparison: Comparison) -> str:
+    """Draw the speed-ups of artefacts over the first, measured interleaved, with 95 % intervals."""
+    figure = new_figure(WIDTH, 1.2 + 0.4 * len(names))
     axes = figure.subplots()
     for shift, network, colour, part in (
         (-0.18, False, BLUE, "image to boxes"),
@@ -70,12 +53,12 @@ def ratios(names: Sequence[str], comparison: Comparison) -> bytes:
         axes.barh(
             np.arange(len(ratio_by_name)) + shift, times, 0.34, color=colour, label=part, xerr=_whiskers(ratio_by_name)
         )
-    axes.axvline(1, color="black", linewidth=0.8)
+    axes.axvline(1, color="#000000", linewidth=0.8)
     axes.set_yticks(range(len(names)), [label(name, LONGEST) for name in names], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(label(f"times as fast as {names[comparison.baseline]}", LONGEST))
     axes.legend(fontsize=8)
-    return png(figure)
+    return page_svg(figure)
 
 
 def _whiskers(found: Sequence[LatencyRatio]) -> Any:
@@ -84,13 +67,13 @@ def _whiskers(found: Sequence[LatencyRatio]) -> Any:
     return np.array([low, [max(0.0, 1 / ratio.low - 1 / ratio.ratio) for ratio in found]])
 
 
-def roofline(found: Diagnosis) -> bytes:
-    """Return a PNG of the GFLOP/s of each layer over its operations per byte, below the measured roofs.
+def roofline(found: Diagnosis) -> str:
+    """Draw the GFLOP/s of each layer over its operations per byte, below the measured roofs.
 
     The area of a dot is proportional to the layer's time. Method: Williams et al., CACM 52(4), 2009.
     """
     layers, roofs = [layer for layer in found.layers if layer.ms and layer.work.nbytes], found.roofs
-    figure = new_figure(9, 5)
+    figure = new_figure(WIDTH, 4.6)
     axes = figure.subplots()
     spread = [layer.intensity for layer in layers] or [1.0]
     span = np.geomspace(min(0.1, *spread) / 2, max(100.0, *spread) * 2, 200)
@@ -99,14 +82,15 @@ def roofline(found: Diagnosis) -> bytes:
     slowest = roofs.copies[-1][1]
     for precision in sorted(precisions) or ["fp32"]:
         top = roofs.compute[precision]
-        axes.plot(span, np.minimum(top, span * fastest) / 1e9, color="black", linewidth=1.2)
-        axes.plot(span, np.minimum(top, span * slowest) / 1e9, color="black", linewidth=0.8, linestyle="--")
+        axes.plot(span, np.minimum(top, span * fastest) / 1e9, color="#000000", linewidth=1.2)
+        axes.plot(span, np.minimum(top, span * slowest) / 1e9, color="#000000", linewidth=0.8, linestyle="--")
         axes.annotate(
             f"{precision}: {top / 1e9:.0f} GFLOP/s", (span[-1], top / 1e9), ha="right", va="bottom", fontsize=8
         )
     longest = max((layer.ms for layer in layers), default=1.0)
     for bound, colour in COLOURS.items():
-        some = [layer for layer in layers if layer.bound == bound]
+        if not (some := [layer for layer in layers if layer.bound == bound]):
+            continue
         axes.scatter(
             [layer.intensity for layer in some],
             [layer.work.flops / layer.ms / 1e6 for layer in some],
@@ -122,24 +106,24 @@ def roofline(found: Diagnosis) -> bytes:
     copies = f"slopes: {fastest / 1e9:.0f} GB/s in the cache, {slowest / 1e9:.0f} GB/s (dashed) in memory"
     axes.set_title(label(f"{roofs.device}, {copies}", LONGEST), fontsize=9)
     axes.legend(fontsize=8, loc="lower right", markerscale=0.5)
-    return png(figure)
+    return page_svg(figure)
 
 
-def predictions(tried: Sequence[tuple[str, float, LatencyRatio]]) -> bytes:
-    """Return a PNG of the predicted and the measured speed-up of each piece of advice.
+def predictions(tried: Sequence[tuple[str, float, LatencyRatio]]) -> str:
+    """Draw the predicted and the measured speed-up of each piece of advice.
 
     Args:
         tried: knob, predicted speed-up, and measured latency as a share of the latency before.
     """
-    figure = new_figure(9, 1.2 + 0.5 * len(tried))
+    figure = new_figure(WIDTH, 1.2 + 0.5 * len(tried))
     axes, places = figure.subplots(), np.arange(len(tried))
     measured = [ratio for _, _, ratio in tried]
     axes.barh(places - 0.2, [predicted for _, predicted, _ in tried], 0.36, color=GREY, label="predicted")
     times = [1 / ratio.ratio for ratio in measured]
     axes.barh(places + 0.2, times, 0.36, color=BLUE, label="measured", xerr=_whiskers(measured))
-    axes.axvline(1, color="black", linewidth=0.8)
+    axes.axvline(1, color="#000000", linewidth=0.8)
     axes.set_yticks(places, [label(knob, LONGEST) for knob, _, _ in tried], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("times as fast, image to boxes")
     axes.legend(fontsize=8)
-    return png(figure)
+    return page_svg(figure)

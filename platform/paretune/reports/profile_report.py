@@ -27,7 +27,8 @@ from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import new_folder
 
 ABOUT = """For each artefact alone on the device, the share of inferences that took at most this time. The line is the
-median, the band the smallest and largest median of its processes."""
+median, which is the p50 end to end of its table, the band the smallest and largest median of its processes."""
+DRAWN = "The last two columns of the table below, with their 95 % intervals."
 
 
 @dataclass(frozen=True)
@@ -147,29 +148,24 @@ class Profile:
 
 def profile_page(
     measured: Sequence[tuple[str, Latency]],
-    counted: Sequence[tuple[str, OperatorTimes | str]],
     tables: Sequence[Table],
     comparison: Comparison | None = None,
 ) -> str:
-    """Return the page of a profile as HTML, its pictures inside.
+    """Return the page of a profile as HTML, its drawings inside.
 
     Args:
         measured: name of each artefact and its latency alone.
-        counted: name of each artefact and its operators, or why they are not known; empty if they were not asked for.
         tables: the profile's tables.
         comparison: the comparison of the measured artefacts, or None.
     """
-    from paretune.reports.profile_plots import distributions, layers, ratios
+    from paretune.reports.profile_plots import distributions, ratios
 
     names, latencies = zip(*measured, strict=True)
-    shown = [] if comparison is None else [Picture("times as fast as the first", ratios(names, comparison))]
+    shown = (
+        [] if comparison is None else [Picture("times as fast as the first", ratios(names, comparison), about=DRAWN)]
+    )
     latency = Picture("distribution of latencies", distributions(names, latencies), "Latencies", ABOUT)
-    slowest = [
-        Picture("layers that take longest", layers(name, times))
-        for name, times in counted
-        if not isinstance(times, str)
-    ]
-    return report_page("Profile", [*shown, *tables, latency, *slowest])
+    return report_page("Profile", [*shown, *tables, latency])
 
 
 def write_profile(profile: Profile, folder: Path) -> None:
@@ -192,7 +188,6 @@ def write_profile(profile: Profile, folder: Path) -> None:
             (draft / "profile.json").write_text(json.dumps(profile.tree(), indent=1))
             if profile.nsight is not None:
                 profile.nsight.save(draft)
-            layers = list(zip(profile.names, profile.operators, strict=False))
-            (draft / "profile.html").write_text(profile_page(profile.measured, layers, profile.tables(), comparison))
+            (draft / "profile.html").write_text(profile_page(profile.measured, profile.tables(), comparison))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error

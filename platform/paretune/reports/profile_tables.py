@@ -28,6 +28,15 @@ from paretune.runtimes.base import Operator
 
 TOP = 10
 """Layers with a row of their own; the others are added up."""
+ABOUT_STAGES = """Each percentile is that of its own row, in wall time, so the rows of the stages need not add up to
+the row end to end: the slowest inferences of one stage are not those of another. Shares are of medians in the mode that
+the notes name."""
+ABOUT_RATIOS = """These medians differ from those of each artefact alone, further down: here the artefacts take turns,
+so that a disturbance slows all of them. Times as fast is the geometric mean of the rounds' ratios, not the ratio of the
+two medians."""
+ABOUT_LAYERS = """It may differ from the network's p50 of the stages, which is wall time of all inferences, disturbed
+ones among them."""
+ABOUT_STREAMS = """p50 of one inference is that while all streams run, and so longer than the latency alone."""
 PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
 
 
@@ -75,7 +84,9 @@ def stage_table(
     lines += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
     head = ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share")
-    return Table(title, head, rows, (*lines, *latency.notes), words=("stage",), spare=("p99", "p95", "CPU p50", "p90"))
+    spare = ("p99", "p95", "CPU p50", "p90")
+    notes = (*lines, *latency.notes)
+    return Table(title, head, rows, notes, words=("stage",), spare=spare, share="share", about=ABOUT_STAGES)
 
 
 def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
@@ -98,6 +109,7 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
         comparison.notes,
         words=("artefact",),
         spare=("network ms", "network alone", "p50 ms"),
+        about=ABOUT_RATIOS,
     )
 
 
@@ -108,7 +120,9 @@ def operator_table(name: str, found: OperatorTimes) -> Table:
     if others:
         ms, share = found.scaled_ms(others), found.share(others)
         rows.append((f"{len(others)} others", "", f"{ms:.3f}", f"{share:.1%}"))
-    return Table(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes, words=("layer", "kind"))
+    about = f"The rows add up to {found.network_ms:.3f} ms, the median of the network without counting. {ABOUT_LAYERS}"
+    head, words = ("layer", "kind", "ms", "share"), ("layer", "kind")
+    return Table(f"{name}: layers", head, tuple(rows), found.notes, words=words, share="share", about=about)
 
 
 def kind_table(name: str, found: OperatorTimes) -> Table:
@@ -118,7 +132,8 @@ def kind_table(name: str, found: OperatorTimes) -> Table:
     if rest:
         groups[TOP:] = [(f"{len(rest)} other kinds", *(sum(column) for column in list(zip(*rest, strict=True))[1:]))]
     rows = tuple((kind, str(number), f"{ms:.3f}", f"{share:.1%}") for kind, number, ms, share in groups)
-    return Table(f"{name}: kinds of operators", ("kind", "operators", "ms", "share"), rows)
+    head, about = ("kind", "operators", "ms", "share"), "The same time as that of the layers, in other groups."
+    return Table(f"{name}: kinds of operators", head, rows, share="share", about=about)
 
 
 def operator_tables(names: Sequence[str], counted: Sequence[OperatorTimes | str]) -> list[Table]:
@@ -176,7 +191,7 @@ def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
     head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
     notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in measured for note in each.notes)
     unknown = [load for load in loads if isinstance(load, str)]
-    return Table(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
+    return Table(f"{name}: throughput", head, tuple(rows), (*notes, *unknown), about=ABOUT_STREAMS)
 
 
 def _where(latency: Latency) -> str:

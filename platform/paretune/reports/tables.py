@@ -27,6 +27,10 @@ class Table:
     """Number of last rows that are set apart from the others."""
     spare: tuple[str, ...] = ()
     """Columns that a narrow terminal leaves out, the first one first."""
+    share: str = ""
+    """Column of percentages behind which a page draws bars."""
+    about: str = ""
+    """How the figures relate to others, for pages; a terminal shows the notes only."""
 
     def is_words(self, column: int) -> bool:
         """Return whether a column, by its index, holds words."""

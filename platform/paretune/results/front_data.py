@@ -8,15 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from paretune.core.baselines import BASELINES
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line
+from paretune.evaluation.worst_images import PICTURES
 from paretune.results.front_summary import advice_of, comparison_of, front_of, records_of
 from paretune.results.knob_importance import importance_of, importance_tree
 from paretune.results.page_data import SweepState, TargetResults, page_data
 from paretune.results.search_budget import budget_text, busy_seconds
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.atomic_files import write_text
-from paretune.storage.trial_record import Record
+from paretune.storage.trial_record import Record, trial_folder
 from paretune.training.history import read_history
 
 MOST_RANKED = 2000
@@ -55,7 +57,24 @@ def data_of(views: Sequence[SweepView]) -> dict[str, Any]:
     importance = kept_importance(sweep, len(records))
     advice = [one.tree() for one in advice_of(sweep)]
     results = [results_of(view) for view in views]
-    return page_data(state_of(sweep, records), results, advice=advice, importance=importance)
+    pictures = pictures_of(sweep, [view.front for view in views])
+    return page_data(state_of(sweep, records), results, advice=advice, importance=importance, pictures=pictures)
+
+
+def pictures_of(sweep: Sweep, fronts: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """Return trial → pictures of its worst images, for the recommended trials, both baselines and the other front ones.
+
+    Trials that kept none, such as those of older versions, are left out.
+    """
+    best = [front["best"]["trial"] for front in fronts if front["best"] is not None]
+    chosen = dict.fromkeys(
+        [*best, *range(len(BASELINES)), *(one["trial"] for front in fronts for one in front["front"])]
+    )
+    found = {}
+    for number in chosen:
+        with suppress(OSError, ValueError):
+            found[number] = json.loads((trial_folder(sweep.folder, number) / PICTURES).read_text())
+    return found
 
 
 def kept_importance(sweep: Sweep, trials: int) -> list[dict[str, Any]]:

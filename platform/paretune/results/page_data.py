@@ -22,6 +22,7 @@ CLASSES = "classes"
 """Fact of a trial: class → average precision, IoU 0.50:0.95, null for a class without objects."""
 WORST = "worst_images"
 """Fact of a trial: the images with the most mistakes, each with ``image``, ``wrong`` and ``missed``."""
+NO_PICTURES: Mapping[int, Mapping[str, Any]] = {}
 FRONT, OTHER, BROKEN = "front", "other", "broken"
 """Kinds of complete trials that are no baselines: on the front, keeping all constraints, breaking one."""
 
@@ -74,6 +75,7 @@ def page_data(
     *,
     advice: Sequence[Mapping[str, Any]] = (),
     importance: Sequence[Mapping[str, Any]] = (),
+    pictures: Mapping[int, Mapping[str, Any]] = NO_PICTURES,
     written: float | None = None,
 ) -> dict[str, Any]:
     """Return the tree of a sweep, which JSON can hold.
@@ -83,6 +85,7 @@ def page_data(
         targets: results of each target, the job's first one first.
         advice: outcomes of the advice that was tried, results of ``AdviceOutcome.tree``.
         importance: result of ``knob_importance.importance_tree``.
+        pictures: trial → pictures of its worst images (`keep_worst_pictures`).
         written: time of the page in seconds since 1970; None takes the present one.
 
     Returns:
@@ -106,6 +109,7 @@ def page_data(
         "metrics": metric_rows(names),
         "targets": [target_tree(target) for target in targets],
         "trials": rows,
+        "pictures": {str(number): dict(one) for number, one in pictures.items()},
         "stages": stage_totals(first),
         "cost": {
             "trials": sum(sum(record.seconds.values()) for record in first),

@@ -58,10 +58,13 @@ def evaluate(
 
     Returns:
         Parity, accuracy, difference to the eager baseline, and a note for each limit of boxes that was reached.
+
+    Small pictures of the worst images are kept in the trial's folder.
     """
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.baseline_difference import DETECTIONS, evaluate_beside
     from paretune.evaluation.results_explanations import most_kept
+    from paretune.evaluation.worst_images import PICTURES, keep_worst_pictures
     from paretune.runtimes.predictor import load_predictor
     from paretune.verification.parity import verify
 
@@ -72,7 +75,9 @@ def evaluate(
         parity = verify(predictor, built.network, val, changed=built.changed, found=detections)
         before, kept = context.trial_folder(EAGER) / DETECTIONS, built.artefact.thresholds
         notes = most_kept(detections, kept.detections, [val.annotations(index) for index in range(len(val))])
-        return parity, *evaluate_beside(detections, val, before, first=number == EAGER, limit=kept.limit), notes
+        accuracy, change = evaluate_beside(detections, val, before, first=number == EAGER, limit=kept.limit)
+        keep_worst_pictures(context.trial_folder(number) / PICTURES, accuracy, detections, val)
+        return parity, accuracy, change, notes
 
 
 def measure(

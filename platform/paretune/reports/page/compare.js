@@ -23,18 +23,40 @@ function drawCompare() {
     const seconds = pins.map(trial => column("seconds", stage)[trial] ?? null), change = two && !seconds.includes(null) ? seconds[1] - seconds[0] : null;
     return line(stage, seconds.map((value, place) => value === null ? "-" : [value.toFixed(1) + " s", own("reused", pins[place]).includes(stage) ? "reused" : ""]), change === null ? "" : `${change >= 0 ? "+" : ""}${change.toFixed(1)} s`);
   }));
-  const worst = pins.map(trial => own("worst", trial) || []), most = Math.max(...worst.map(list => list.length));
-  group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : "-"))));
+  const worst = pins.map(trial => PICTURES.trials[own("number", trial)] ? [] : own("worst", trial) || []), most = Math.max(...worst.map(list => list.length));
+  group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : ""))));
   const said = pins.map(trial => [own("failure", trial), ...(own("notes", trial) || [])].filter(Boolean));
   const name = (trial, place) => el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)}${D.targets.length > 1 ? " on " + own("target", trial) : ""}: ${own("recipe", trial)} `, el("button", { type: "button", class: "small", "aria-label": `Unpin trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
   box.replaceChildren(
     el("div", { class: "tools" }, el("h2", {}, two ? "A and B compared" : `Trial ${own("number", a)}`), el("span", { class: "dim" }, two ? "B to A: the difference, or for costs B as a multiple of A" : "Pin a second point to compare."), el("button", { type: "button", onclick: () => choose({ pins: [] }, "pins") }, two ? "Unpin both" : "Unpin")),
     ...pins.map(name),
     el("div", { class: "two" }, el("div", {}, ...groups.slice(0, 2)), el("div", {}, ...groups.slice(2))),
+    ...worstImages(pins),
     ...said.flatMap((lines, place) => lines.map(words => el("p", { class: "dim small" }, `${"AB"[place]}: ${words.split("\n")[0].slice(0, 400)}`))),
-    classes.length || most ? "" : el("p", { class: "dim small" }, "The records of these trials hold no precision by class and no images, or the page is too long to hold them; trials.json has all that there is."));
+    classes.length || most || pins.some(trial => PICTURES.trials[own("number", trial)]) ? "" : el("p", { class: "dim small" }, "The records of these trials hold no precision by class and no images, or the page is too long to hold them; trials.json has all that there is."));
 }
 const sign = (change, least) => change === null || Math.abs(change) < least ? "" : change > 0 ? "better" : "worse";
+
+/** Return the pictures of the images on which the pinned trials make the most mistakes, each trial's in a row. */
+function worstImages(pins) {
+  const kept = pins.map(trial => PICTURES.trials[own("number", trial)]);
+  if (!kept.some(Boolean)) return [];
+  const row = (one, place) => el("div", {}, el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), " ",
+    !one ? PICTURES.left_out ? "no pictures: the page has room for those of the first trials of the front only" : "no pictures: the page has those of the front and the baselines" : one.images.length ? `found with a confidence of ${one.confidence.toFixed(2)} or more, the best F1` : "no mistakes"),
+    one ? el("div", { class: "worst" }, ...one.images.map(drawnImage)) : null);
+  return [el("h3", {}, "Images with the most mistakes"), el("p", { class: "dim small" }, el("span", { class: "key truth" }), " annotated ", el("span", { class: "key found" }), " found. Wrong: found boxes that are no object of their class at IoU 0.50. Missed: objects on which nothing of their class was found."),
+    el("div", { class: "two" }, ...kept.map(row))];
+}
+
+/** Return an image with the boxes that are annotated and those that a trial has found. */
+function drawnImage(one) {
+  const { width, height, objects, truth, picture } = PICTURES.images[one.image];
+  const box = ([x, y, u, v, name, score], kind) => el("rect", { class: kind, x: Math.min(x, u), y: Math.min(y, v), width: Math.abs(u - x), height: Math.abs(v - y) }, el("title", {}, `${kind === "truth" ? "annotated" : "found"}: ${name}${score === undefined ? "" : " " + score}`));
+  const fewer = truth.length < objects || one.found.length < one.detected ? `, the first ${truth.length} and ${one.found.length} drawn` : "";
+  const words = `${one.wrong} wrong of ${one.detected} found, ${one.missed} missed of ${objects}${fewer}`;
+  return el("figure", {}, el("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${one.image}: ${words}` }, el("image", { href: picture, width, height }), ...truth.map(row => box(row, "truth")), ...one.found.map(row => box(row, "found"))),
+    el("figcaption", {}, one.image, el("small", {}, words)));
+}
 
 /** Return the recipe line by line: input size, each field of each step, runtime; a step that one lacks has dashes. */
 function recipeLines(pins) {

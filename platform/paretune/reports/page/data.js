@@ -1,6 +1,7 @@
 "use strict";
 // The data of the page: trials are columns (front_page.packed), a trial is a place in them.
 const D = JSON.parse(document.getElementById("data").textContent);
+const PICTURES = D.pictures;   // of the images with the most mistakes of the front's trials
 const SVG = document.getElementById("svg").namespaceURI;   // the page holds no address, not even that of a namespace
 const COUNT = D.trials.count, NOTHING = [];
 const decoded = new Map();
@@ -97,7 +98,7 @@ function duration(seconds) {
 
 /** Return an element with attributes and children; text is never read as markup. */
 function el(tag, attributes = {}, ...children) {
-  const svg = ["svg", "path", "text", "line", "circle", "rect", "g", "title"].includes(tag);
+  const svg = ["svg", "path", "text", "line", "circle", "rect", "g", "title", "image"].includes(tag);
   const made = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);

@@ -138,26 +138,6 @@ function fillControls() {
 }
 function showControls() { for (const name of ["x", "y", "target", "text"]) if (byId(name).value !== S[name]) byId(name).value = S[name]; }
 
-/** Follow the system's colours unless the reader has chosen. */
-function listenToTheme() {
-  const system = matchMedia("(prefers-color-scheme: dark)"), button = byId("theme");
-  let chosen = null;
-  try { chosen = localStorage.getItem("paretune-theme"); } catch { /* a page inside another one may keep nothing */ }
-  const apply = () => {
-    const dark = chosen ? chosen === "dark" : system.matches;
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    button.textContent = dark ? "Light" : "Dark";
-    button.setAttribute("aria-label", dark ? "Use light colours" : "Use dark colours");
-  };
-  system.addEventListener("change", () => { apply(); draw("all"); });
-  button.addEventListener("click", () => {
-    chosen = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    try { localStorage.setItem("paretune-theme", chosen); } catch { /* as above */ }
-    apply(); draw("all");
-  });
-  apply();
-}
-
 /** Load the page again while the sweep is unfinished, unless the reader is in the middle of something. */
 function listenToSweep() {
   if (D.finished || window.top !== window) return;
@@ -190,7 +170,7 @@ function draw(what) {
 
 function start() {
   restore();
-  listenToTheme();
+  listenToTheme(() => draw("all"));
   fillControls();
   listenToPlot();
   listeners.push(draw);
