@@ -36,8 +36,8 @@ class Tracking(Spec):
     """Settings of the MLflow log."""
 
     uri: str | None = None
-    """Tracking server, in which variables such as `$HOST` are replaced; None takes that of `MLFLOW_TRACKING_URI`, or else
-    keeps a database under the output folder."""
+    """Tracking server, in which variables such as `$HOST` are replaced; None takes that of `MLFLOW_TRACKING_URI`, or
+    else keeps a database under the output folder."""
     experiment: str | None = Field(default=None, min_length=1)
     """Experiment the runs belong to; None takes that of `MLFLOW_EXPERIMENT_NAME`, or else `paretune`."""
     trainings: bool = True
