@@ -30,7 +30,7 @@ VARIABLES = (
     *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
     *("GITHUB_TOKEN", "PGPASSWORD", "AZURE_STORAGE_ACCESS_KEY"),
 )
-PACKED = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+PACKED = re.compile(rb"[A-Za-z0-9+/]{24,}={0,2}")
 
 
 def environment(uri: str | None) -> dict[str, str]:
@@ -73,12 +73,12 @@ def leaks(folder: Path, *printed: str) -> list[str]:
     texts = {f"printed text {place}": text.encode() for place, text in enumerate(printed)}
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not file.is_symlink():
-            texts[str(file.relative_to(folder))] = file.name.encode() + file.read_bytes()
+            texts[str(file.relative_to(folder))] = file.read_bytes()
             if file.suffix == ".db":
                 with closing(sqlite3.connect(file)) as database, suppress(sqlite3.DatabaseError):
                     texts[f"{file.name}, rows"] = "\n".join(database.iterdump()).encode()
     for name, text in texts.items():
-        if any(form in part for part in contents(text) for form in known):
+        if any(form in part for part in (name.encode(), *contents(text)) for form in known):
             found.append(name)
     return found
 

@@ -23,7 +23,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 def test_they_do_nothing_on_its_pages(sweep: Sweep, tmp_path: Path) -> None:
     trap = tmp_path / "trap.html"
-    trap.write_text(f"<title>{EVIL}</title>", encoding="utf-8")
+    trap.write_text(f"<div>{EVIL}</div>", encoding="utf-8")
     with browser() as page:
         for name in ("front.html", "report.html", "front.svg"):
             page.open(sweep.folder / "front" / name)

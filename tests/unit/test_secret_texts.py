@@ -22,6 +22,7 @@ CANARY = "canary-4711-öß"
     ("text", "shown"),
     [
         ("http://me:canary@host:5000/a?b=c is away", "http://host:5000/a?b=c is away"),
+        ("no such folder: https:/me:canary@host/set.zip", "no such folder: https:/host/set.zip"),
         ("postgresql+psycopg2://me:can@ry@db/mlflow", "postgresql+psycopg2://db/mlflow"),
         ("s3://b/f?X-Amz-Signature=canary&part=2", "s3://b/f?X-Amz-Signature=***&part=2"),
         ("https://h/data.zip?token=canary", "https://h/data.zip?token=***"),

@@ -22,7 +22,8 @@ _FIELD = re.compile(_WORDS, re.IGNORECASE)
 _VARIABLE = re.compile(rf"{_WORDS}|[a-z]pass$|_(?:key|pat|pwd|sas)$", re.IGNORECASE)
 _PLACE = re.compile(r"_(?:dir|file|folder|id|name|path|uri|url)$", re.IGNORECASE)
 """Ends of names of environment variables that say where a secret is, or whose."""
-_USER = re.compile(r"(?<=://)[^\s/?#\"<>]*@")
+_USER = re.compile(r"(://|:/(?=[^\s/@]*:))([^\s/?#\"<>]*)@")
+"""User and password of a URL, also of one that was read as a path, as ``https:/me:secret@host``."""
 _PARAMETER = re.compile(rf"([?&][^=&\s]*(?:{_WORDS}|(?<![a-z])sig)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE)
 
 
@@ -33,7 +34,7 @@ def is_secret_name(field: str) -> bool:
 
 def holds_secret(text: str) -> bool:
     """Return whether a URL in a text holds a secret that is written out, not named as ``$VARIABLE``."""
-    found = [match[0].rpartition(":")[2][:-1] for match in _USER.finditer(text) if ":" in match[0]]
+    found = [match[2].rpartition(":")[2] for match in _USER.finditer(text) if ":" in match[2]]
     found += [match[0].partition("=")[2] for match in _PARAMETER.finditer(text)]
     return any(secret and not secret.startswith("$") for secret in found)
 
@@ -48,7 +49,7 @@ def without_secrets(text: str, environ: Mapping[str, str] = os.environ) -> str:
     for secret in sorted(_values(environ), key=len, reverse=True):
         for form in (secret, quote(secret), quote(secret, safe="")):
             text = text.replace(form, HIDDEN)
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub("", text))
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(r"\1", text))
 
 
 def _values(environ: Mapping[str, str]) -> Iterator[str]:
