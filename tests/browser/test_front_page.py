@@ -184,7 +184,10 @@ def test_two_trials_are_pinned_and_compared_step_by_step(front: BrowserPage) -> 
     assert rows["cat"] == ["0.617", "0.570", "-0.047"]
     assert rows["<b>rare</b>"] == ["-", "-", ""]
     assert rows["finetune"] == ["25.0 s", "25.0 s", "+0.0 s"]
-    assert rows["1."] == ["3-0.jpg\n4 wrong, 0 missed", "5-0.jpg\n4 wrong, 0 missed", ""]
+    assert rows["1."] == ["3-0.jpg\n4 wrong, 0 missed", "", ""]  # trial 5 has pictures instead
+    drawn = "[...document.querySelectorAll('#compare figcaption')].map(one => one.firstChild.textContent)"
+    assert front.run(drawn) == ["shared.jpg", "5-1.jpg", "5-2.jpg"]
+    assert front.run("document.querySelectorAll('#compare figure rect.found').length") == 6
     front.click(*place(front, 8))
     assert pins(front) == [3, 8]
     front.click(*place(front, 3))

@@ -264,18 +264,20 @@ class Front:
 
     def _repr_html_(self) -> str:
         """Return the table of the front and its picture, which notebooks show."""
+        from base64 import b64encode
+
         from paretune.reports.front_table import front_table
-        from paretune.reports.html import Picture, render
+        from paretune.reports.html import render
         from paretune.results.front_summary import comparison_of
 
         baseline, best = self.tree["baseline"], self.tree["best"]
         table = front_table(self.tree, comparison_of(self.sweep), [baseline] if baseline else [])
         claim = f"{best['claim']}: trial {best['trial']}" if best else ""
-        picture = Picture("accuracy against latency", self._repr_png_())
+        picture = b64encode(self._repr_png_()).decode()
         return render("front_cell.html", rows=table, best=claim, picture=picture)
 
     def _repr_png_(self) -> bytes:
         """Return the picture of the front as PNG, which notebooks show."""
-        from paretune.reports.figures import png
+        from paretune.reports.figures import rendered
 
-        return png(self.plot().figure)
+        return rendered(self.plot().figure, "png")
