@@ -62,7 +62,7 @@ NOT_RUN = {
 SECOND_MACHINE = "## On two machines"
 
 
-SHORT = ("front", "pick", "export", "predict", "evaluate", "data", "check", "plugins")
+SHORT = ("front", "pick", "export", "predict", "evaluate", "data", "check")
 """Verbs that take seconds: these run in `make test`, all others in `make test-all`."""
 
 
