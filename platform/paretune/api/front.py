@@ -112,8 +112,9 @@ class Front:
     @property
     def best(self) -> dict[str, Any] | None:
         """Return the point that is recommended, the fastest that keeps the job's constraints; None if there is none."""
-        best = self.tree["best"]
-        return None if best is None else next(point for point in self.points if point["trial"] == best["trial"])
+        from paretune.search.pareto_front import best_point
+
+        return None if self.tree["best"] is None else dict(best_point(self.tree))
 
     def artefact(self, trial: int) -> Path:
         """Return the folder of a trial's artefact.
