@@ -16,7 +16,7 @@ from paretune.core.metrics import UNKNOWN, metric_of
 from paretune.reports.tables import Table
 from paretune.results.front_summary import comparison_of, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
-from paretune.search.pareto_front import front_object
+from paretune.search.pareto_front import best_point, front_object
 from paretune.storage.trial_record import read_record
 from paretune.system.file_lock import is_locked
 
@@ -101,7 +101,7 @@ def _best(front: dict[str, Any]) -> dict[str, Any] | None:
     if front["best"] is None or front["baseline"] is None:
         return None
     number = front["best"]["trial"]
-    metrics = next(point["metrics"] for point in front["front"] if point["trial"] == number)
+    metrics = best_point(front)["metrics"]
     before, after = front["baseline"]["metrics"].get("latency_ms"), metrics.get("latency_ms")
     return {
         "trial": number,
