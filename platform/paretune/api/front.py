@@ -120,12 +120,13 @@ class Front:
         """Return the folder of a trial's artefact.
 
         Args:
-            trial: number of a point of the front, or of the baseline.
+            trial: number of a point of the front, of the unchanged network, or of the baseline.
 
         Raises:
-            UserError: the trial is neither.
+            UserError: the trial is none of these.
         """
-        known = {point["trial"]: point for point in [*self.points, *filter(None, [self.tree["baseline"]])]}
+        found = [*self.points, *self.tree["unchanged"], *filter(None, [self.tree["baseline"]])]
+        known = {point["trial"]: point for point in found}
         if trial not in known:
             raise UserError(f"trial {trial} is not on the front; there are {', '.join(map(str, sorted(known)))}")
         return Path(self.sweep.folder, known[trial]["artefact"])

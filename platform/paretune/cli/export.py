@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import claiming_out, sweep_arguments
-from paretune.cli.pick import rule_arguments, rule_of
+from paretune.cli.pick import rule_arguments, rule_fields
 from paretune.core.errors import UserError
 
 _ARCHIVES = {".tar.gz": "gztar", ".zip": "zip"}
@@ -76,5 +76,5 @@ def _of_sweep(given: argparse.Namespace) -> dict[str, Any]:
     if given.trial is not None:
         chosen = trial_of(sweep, given.trial, given.target)
     else:
-        chosen = pick_from(sweep, picking.rule_of(**rule_of(given)), given.target)
+        chosen = pick_from(sweep, picking.rule_of(**rule_fields(given)), given.target)
     return write_bundle(sweep.on(given.target), chosen, given.out)[1]

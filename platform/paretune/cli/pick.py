@@ -37,7 +37,7 @@ def rule_arguments(verb: argparse.ArgumentParser) -> Any:
     return rules
 
 
-def rule_of(given: argparse.Namespace) -> dict[str, Any]:
+def rule_fields(given: argparse.Namespace) -> dict[str, Any]:
     """Return the rule of the arguments, as `Front.pick` takes it."""
     return {"max_latency": given.max_latency, "max_drop": given.max_drop, "min": given.min, "knee": given.knee}
 
@@ -45,7 +45,7 @@ def rule_of(given: argparse.Namespace) -> dict[str, Any]:
 def _pick(given: argparse.Namespace) -> int:
     from paretune.api.front import Front
 
-    bundle = Front(given.sweep, given.runs, target=given.target).pick(**rule_of(given), out=given.out)
+    bundle = Front(given.sweep, given.runs, target=given.target).pick(**rule_fields(given), out=given.out)
     if given.json:
         print(json.dumps({"folder": str(bundle.folder), **bundle.facts}))
     else:

@@ -138,7 +138,7 @@ def _head(snapshot: SweepSnapshot, width: int, ascii_only: bool) -> list[Line]:
         elif snapshot.stage.name in STAGES:
             lines += _stage_lines(STAGES[snapshot.stage.name], snapshot.stage, snapshot.time, width, ascii_only)
     for front in snapshot.fronts:
-        best = next((one for one in front.versions if one.number == front.best), None)
+        best = next((one for one in (*front.versions, *front.others) if one.number == front.best), None)
         where = f" on {front.target}" if len(snapshot.fronts) > 1 else ""
         if best is not None:
             lines += _wrapped(f"{front.claim}{where}: {_figures(best, front)}: {best.recipe}", width, "green")

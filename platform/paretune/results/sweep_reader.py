@@ -244,9 +244,11 @@ def _decided(view: Sweep) -> TargetFront:
     front, judge = front_of(view, records), judge_of(view)
     of = {record.number: record for record in records if record.state == "complete"}
     numbers = [point["trial"] for point in front["front"]]
-    others = [record for number, record in of.items() if number not in numbers][-MOST_OTHERS:]
+    best = front["best"]["trial"] if front["best"] else None  # the unchanged network may be best beside the front
+    behind = [number for number in of if number not in numbers]
+    others = [of[number] for number in behind[:-MOST_OTHERS] if number == best]
+    others += [of[number] for number in behind[-MOST_OTHERS:]]
     eager = of[EAGER].metrics.get("latency_ms") if EAGER in of else None
-    best = front["best"]["trial"] if front["best"] else None
     return _target_front(view, judge, eager, [of[number] for number in numbers], others, best)
 
 
