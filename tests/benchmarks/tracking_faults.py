@@ -59,10 +59,10 @@ def noting(place: Place, uri: str | None, more: dict[str, str]) -> None:
 
     def timed(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
-        def noted(*given: Any) -> Any:
+        def noted(*given: Any, **named: Any) -> Any:
             start = time.monotonic()
             try:
-                return call(*given)
+                return call(*given, **named)
             finally:
                 note(what, time.monotonic() - start)
 
@@ -72,10 +72,10 @@ def noting(place: Place, uri: str | None, more: dict[str, str]) -> None:
         setattr(SweepLogProcess, name, timed(what, getattr(SweepLogProcess, name)))
     duet = faults_sweep.cheap_duet
 
-    def locked(*given: Any) -> Any:
+    def locked(*given: Any, **named: Any) -> Any:
         with exclusive_device("cpu") as waited:
             note("device", waited)
-            return duet(*given)
+            return duet(*given, **named)
 
     faults_sweep.cheap_duet = locked
 

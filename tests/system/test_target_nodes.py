@@ -38,6 +38,8 @@ def nodes() -> Iterator[Any]:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
         os.environ.pop(name, None)
     folder = Path(tempfile.mkdtemp(prefix="pt-"))  # short: socket paths are limited
+    (folder / "ray").mkdir()
+    os.environ["RAY_TMPDIR"] = str(folder)  # here the cluster's address is written, not beside the user's own Ray
     shared = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": str(folder), **shared})
     board = cluster.add_node(num_cpus=1, labels={"board": "jetson"}, resources={"probe": 1}, **shared)
@@ -51,6 +53,14 @@ def nodes() -> Iterator[Any]:
         os.environ.clear()
         os.environ |= before
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def waited_for(file: Path, seconds: float = 60) -> None:
+    """Return once a file is there."""
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < end, file
+        time.sleep(0.02)
 
 
 def node_of() -> str:
@@ -100,11 +110,17 @@ def test_calls_for_one_resource_are_alone_and_begin_in_their_order(nodes: Any, t
     import ray
 
     place = tmp_path / "order"
-    asker = ray.remote(num_cpus=0)(lambda number: call_on_node(partial(noted, str(place), number, 0.5), PROBE))
+
+    def ask(number: int) -> tuple[float, float]:
+        (tmp_path / f"asks {number}").touch()
+        times: tuple[float, float] = call_on_node(partial(noted, str(place), number, 0.5), PROBE)
+        return times
+
     calls = []
     for number in range(4):
-        calls.append(asker.remote(number))
-        time.sleep(1.5 if number == 0 else 0.3)
+        calls.append(ray.remote(num_cpus=0)(ask).remote(number))
+        waited_for(tmp_path / f"asks {number}")  # a worker process starts in its own time
+        time.sleep(0.3)
     spans = ray.get(calls, timeout=120)
     assert [int(line) for line in place.read_text().split()] == [0, 1, 2, 3]
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
