@@ -31,7 +31,7 @@ def finished(bench: Bench) -> Place:
         shutil.copytree(kept, place.folder)
         return place
     ended = forked.run(place, "sweep", f"{NAME}.yaml")
-    wrong = [] if ended.code else check(place, trials=bench.trials)
+    wrong = [] if ended.code else [*gone(place), *check(place, trials=bench.trials)]
     if ended.code or wrong:
         raise RuntimeError(f"the sweep without a fault: {ended.text} {wrong}")
     shutil.copytree(place.folder, kept)

@@ -20,7 +20,7 @@ import faults_forked as forked
 from faults_checker import check
 from faults_kinds import Kind, Outcome
 from faults_left import processes
-from faults_place import Bench, last
+from faults_place import Bench, gone, last
 from faults_sweep import NAME, Place
 
 PACE = 0.05
@@ -165,7 +165,8 @@ def odd_figures(bench: Bench, count: int | None) -> Iterator[Outcome]:
         place, odd = bench.fresh(), (float("nan"), float("inf"), -float("inf"))[number]
         ended = forked.run(place, "sweep", f"{NAME}.yaml", prepare=partial(_odd, odd))
         wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
-        found = [line for line in check(place, trials=bench.trials) if not line.startswith("C3: trial 3: no map")]
+        found = [*gone(place), *check(place, trials=bench.trials)]
+        found = [line for line in found if not line.startswith("C3: trial 3: no map")]
         right = ("C2: trial 3 is complete, and FAIL in the study", "C2: map of trial 3")
         yield Outcome(f"{odd}", [*wrong, *(line for line in found if not line.startswith(right))])
 

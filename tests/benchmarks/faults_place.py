@@ -78,7 +78,7 @@ class Bench:
             place = self.fresh()
             ended = forked.run(place, "sweep", f"{NAME}.yaml", trace=trace)
             wrong = [] if ended.code == 0 else [ended.text]
-            if wrong or (wrong := check(place, trials=self.trials)):
+            if wrong or (wrong := [*gone(place), *check(place, trials=self.trials)]):
                 raise RuntimeError("\n".join(["the sweep without a fault:", *wrong]))
             self.steps = {role: [] for role in forked.ROLES}
             for line in trace.read_text().splitlines():
