@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from paretune.cli.main import main
+from paretune.cli.main import build_parser, main
 from tests_support import ROOT
 
 ELSEWHERE = """\
@@ -41,3 +42,14 @@ def test_what_is_not_understood_and_what_is_wrong_both_end_with_2(capsys: Any) -
     assert end.value.code == 2
     assert main(["check", "no-such-file.yaml"]) == 2
     assert "no-such-file.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["show quick --runs x 4", "show --runs x quick 4", "show quick 4 --runs x"])
+def test_options_may_stand_between_arguments(line: str) -> None:
+    given = build_parser().parse_args(line.split())
+    assert (given.sweep, given.trial, given.runs) == ("quick", 4, Path("x"))
+
+
+def test_options_between_the_arguments_of_a_verb_of_a_verb() -> None:
+    given = build_parser().parse_args(["mlflow", "rebuild", "--runs", "x", "quick"])
+    assert (given.sweep, given.runs) == ("quick", Path("x"))

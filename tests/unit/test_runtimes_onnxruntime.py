@@ -155,7 +155,7 @@ def test_onnxruntime_session_is_set_as_asked(model_file):
 
 def test_onnxruntime_with_other_threads_than_asked_for_is_refused(model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(onnxruntime, "open_session", lambda file, *_: open_session(file, 1))
-    with pytest.raises(RuntimeError, match="with 1 threads, not as asked for"):
+    with pytest.raises(RuntimeError, match="with 1 thread, not as asked for"):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(threads=2))
 
 
@@ -243,7 +243,7 @@ def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, 
     """Its own habit is to go on on the CPU with a warning."""
     monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "open_session", lambda file, *_: open_session(file, 1))
-    with pytest.raises(RuntimeError, match="runs on CPUExecutionProvider with 1 threads, not as asked for"):
+    with pytest.raises(RuntimeError, match="runs on CPUExecutionProvider with 1 thread, not as asked for"):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(device="cuda"))
 
 

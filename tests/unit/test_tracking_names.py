@@ -24,6 +24,16 @@ from tests_support_records import INT8, changed, fake_records, finetune, front_o
 PAGE = "#/page"
 
 
+@pytest.mark.parametrize(
+    "name", ["a//b", "/a", "..", "../a", ".", "", "a/./b", "a/../b", "a/", "x" * 300, "/" * 300, "a|b"]
+)
+def test_any_name_becomes_a_key_that_mlflow_takes(name: str) -> None:
+    from mlflow.utils.validation import _validate_param_name, _validate_tag_name
+
+    _validate_param_name(key_of(name))
+    _validate_tag_name(key_of(name))
+
+
 def test_every_metric_is_in_a_group_and_no_two_share_a_name() -> None:
     names = {metric: log_name(metric) for metric in METRICS}
     assert len(set(names.values())) == len(names)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.api.inputs import missing_as_user_error
 from paretune.api.picking import Bundle, rule_of
 from paretune.config.output_folder import DEFAULT
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Front:
 
     def __repr__(self) -> str:
         """Return the sweep, the target, and the number of points."""
-        return f"Front({self.sweep.name!r}, target={self.sweep.job.target_name!r}: {len(self.points)} points)"
+        return (
+            f"Front({self.sweep.name!r}, target={self.sweep.job.target_name!r}: {counted(len(self.points), 'point')})"
+        )
 
     def __str__(self) -> str:
         """Return the front as ``paretune front`` prints it."""

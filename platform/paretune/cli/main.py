@@ -75,8 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         watch,
     )
     from paretune.cli.examples import add_examples
+    from paretune.cli.options import Parser
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="paretune",
         description="Find the fastest version of an object detector that is accurate enough, on your hardware.",
         epilog="A first front: paretune sweep jobs/quickstart.yaml",

@@ -22,6 +22,23 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C or SIGTERM."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose verbs take options also between their arguments: ``show SWEEP --runs FOLDER 4``."""
+
+    _mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read arguments and options in any order, except where a verb follows."""
+        followed = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)  # noqa: SLF001
+        if followed or self._mixed:  # the second is Python 3.11, where the call below comes back to here
+            return super().parse_known_args(args, namespace)
+        self._mixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = False
+
+
 def doing(words: Sequence[str], given: argparse.Namespace) -> str:
     """Return a command's verb and the name of its subject."""
     verb = list(words[: 2 if words[0] in ("data", "mlflow") else 1])

@@ -9,6 +9,7 @@ from typing import Any
 
 from paretune.cli.options import INCOMPLETE, NOTHING, target_arguments
 from paretune.cli.resolve import say
+from paretune.core.counts import counted
 from paretune.core.types import SURE
 
 OUT = Path("predictions")
@@ -69,7 +70,7 @@ def _predict(given: argparse.Namespace) -> int:
         message = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
         print(f"{message}: there may be more objects; --max-detections keeps more", file=sys.stderr)
     if failed:
-        print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
+        print(f"{failed} of {counted(len(entries), 'image')} could not be read", file=sys.stderr)
     if failed < len(entries):
         return INCOMPLETE if failed else 0
     return NOTHING

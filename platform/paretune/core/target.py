@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from paretune.core.counts import counted
 from paretune.core.devices import DEVICES
 from paretune.core.errors import did_you_mean
 from paretune.core.fields import Field, field_validator
@@ -108,6 +109,6 @@ class Target(Spec):
         return ", ".join([*labels, *(f"resource {name}: {amount:g}" for name, amount in self.resources.items())])
 
     def __str__(self) -> str:
-        threads = f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        threads = counted(self.threads, "thread")
         where = [f"on a node with {self.node}"] if self.elsewhere else []
         return ", ".join([self.device, *([threads] if self.device == "cpu" else []), *where])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from paretune.core.counts import counted
 from paretune.core.metrics import CHANGED, change_names
 from paretune.core.types import LIMIT, Annotations, Detections, Split
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
@@ -75,7 +76,7 @@ def change_from(
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return _unknown("what the baseline found in each image was not kept")
     if len(before) != len(detections):
-        return _unknown(f"the baseline was evaluated on {len(before)} images, this on {len(detections)}")
+        return _unknown(f"the baseline was evaluated on {counted(len(before), 'image')}, this on {len(detections)}")
     return change_of(detections, before, annotations, num_classes, limit)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.counts import counted
 from paretune.core.metrics import UNKNOWN
 from paretune.profiling.energy.measure import Energy
 from paretune.profiling.latency.compare import Comparison
@@ -196,5 +197,5 @@ def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
 
 def _where(latency: Latency) -> str:
     target = latency.target
-    threads = f"{target.threads} {'thread' if target.threads == 1 else 'threads'}"
+    threads = counted(target.threads, "thread")
     return f"{latency.facts['cpu']}, {threads}" if target.device == "cpu" else target.device

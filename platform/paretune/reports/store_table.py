@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.counts import counted
 from paretune.reports.tables import Table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def size_text(stages: Sequence[StoredStage]) -> str:
     """Return number and size of entries, such as ``3 results, 12.5 MiB``."""
     size = sum(stage.bytes for stage in stages) / 2**20
     text = f"{size:.1f} MiB" if size < 1024 else f"{size / 1024:.1f} GiB"
-    return f"{len(stages)} result{'' if len(stages) == 1 else 's'}, {text}"
+    return f"{counted(len(stages), 'result')}, {text}"
 
 
 def _step(stage: StoredStage) -> str:

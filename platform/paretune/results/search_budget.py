@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from paretune.config.job import Search
 from paretune.core.baselines import BASELINES
+from paretune.core.counts import counted
 from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import flattened, hypervolume_series
@@ -109,7 +110,7 @@ def device_seconds(records: Iterable[Record], gpus: float = 0) -> float:
 
 def budget_text(search: Search) -> str:
     """Return the budget of a search as text, such as ``24 trials, at most 2 h``."""
-    limits = [f"{search.trials} trials"]
+    limits = [counted(search.trials, "trial")]
     limits += [] if search.hours is None else [f"at most {search.hours:g} h"]
     limits += [] if search.device_hours is None else [f"at most {search.device_hours:g} h of trials"]
     if (rule := search.stop_when_flat) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from paretune.config.job import AUTO, Job
 from paretune.config.output_folder import SWEEP_FILE
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.reports.tables import Table
 from paretune.results.front_summary import comparison_of
@@ -175,7 +176,8 @@ def times_of(sweep: Sweep, job: Job) -> SweepTimes:
     total = device_seconds(records)
     overlap = busy_seconds(records) / total if job.search.concurrent == sweep.job.search.concurrent and total else 1.0
     return SweepTimes(
-        source=f"sweep {sweep.name!r} with the same dataset, detector, input size and target: {len(records)} trials",
+        source=f"sweep {sweep.name!r} with the same dataset, detector, input size and target: "
+        f"{counted(len(records), 'trial')}",
         training=_training(sweep, job),
         baseline=Span(first * 0.8, first, first * 1.25),
         trial=trial,
@@ -241,14 +243,15 @@ def estimate_text(job: Job, name: str, expected: SweepEstimate, price: float | N
         price: of an hour of the machine, in any currency; None prints no price.
     """
     trials, times = expected.trials, expected.times
-    what = f"training for {job.training.epochs} epochs at {job.size}"
+    what = f"training for {counted(job.training.epochs, 'epoch')} at {job.size}"
     if job.training.auto:
         what = "training with settings chosen at its start"
     stages = ", ".join(name if not seconds else f"{name} {seconds:.3g} s" for name, seconds in times.stages.items())
     table = Table(
         "", ("part", "time"), tuple((part, str(span)) for part, span in expected.parts.items()), words=("time",)
     )
-    first = f"{trials.baselines} baselines, {trials.first} recipes of search.first, {trials.enqueued} first points"
+    first = f"{counted(trials.baselines, 'baseline')}, {counted(trials.first, 'recipe')} of search.first, "
+    first += counted(trials.enqueued, "first point")
     device = [value / HOUR for value in (expected.device.likely, expected.device.low, expected.device.high)]
     lines = [
         f"sweep {name} would run {budget_text(job.search)}:",

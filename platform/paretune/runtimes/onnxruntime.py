@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from paretune.core.counts import counted
 from paretune.core.fields import model_validator
 from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
@@ -148,7 +149,7 @@ class OnnxRuntime(Runtime):
         session = open_session(file, target.threads, self._options(requested, file), profile)
         threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
         if providers[0] != requested[0] or threads != target.threads:
-            actual = f"{', '.join(providers)} with {threads} threads"
+            actual = f"{', '.join(providers)} with {counted(threads, 'thread')}"
             raise RuntimeError(f"ONNX Runtime runs on {actual}, not as asked for")
         return session
 

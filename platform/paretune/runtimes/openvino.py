@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from paretune.core.counts import counted
 from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
 from paretune.core.target import Target, cpu_has_bfloat16
@@ -140,7 +141,7 @@ def compile_file(file: Path, threads: int, precision: str, *, count: bool = Fals
     compiled = library().Core().compile_model(str(file), "CPU", {key: str(value) for key, value in properties.items()})
     actual = compiled.get_property("INFERENCE_NUM_THREADS")
     if actual != threads:
-        raise RuntimeError(f"OpenVINO runs {actual} threads, not {threads}")
+        raise RuntimeError(f"OpenVINO runs {counted(actual, 'thread')}, not {threads}")
     return compiled
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paretune.core.counts import counted
 from paretune.core.metrics import Direction
 from paretune.search.study_file import NUMBER
 
@@ -84,7 +85,7 @@ def knob_importance(
 
 def _too_few(active: int) -> str:
     """Return why the importance of a parameter is not known."""
-    count = "no complete trial" if not active else f"{active} complete trial{'s' if active > 1 else ''}"
+    count = "no complete trial" if not active else counted(active, "complete trial")
     return f"active in {count}; {LEAST_ACTIVE} are needed"
 
 

@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import os
+import posixpath
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -264,5 +265,8 @@ def log_values(
 
 
 def key_of(name: str) -> str:
-    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :/``."""
-    return re.sub(r"[^\w.\- :/]", "_", name)[:250]
+    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :/``, no path like ``a//b``."""
+    key = re.sub(r"[^\w.\- :/]", "_", name)[:250]
+    if posixpath.normpath(key) == key and not key.startswith(("/", ".")):
+        return key
+    return f"_{key[:249].replace('/', '_')}"

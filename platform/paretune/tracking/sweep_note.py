@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.baselines import EAGER
+from paretune.core.counts import counted
 from paretune.core.metrics import Metric, change_in, in_order, metric_of
 from paretune.core.recipe_text import trial_title
 from paretune.search.pareto_front import FrontRules, best_point
@@ -127,7 +128,7 @@ def _cost(records: Sequence[Record]) -> str:
     others = [f"{states.count(state)} {state}" for state in ("failed", "stopped") if state in states]
     hours = sum(sum(record.seconds.values()) for record in records) / 3600
     apart = f" ({', '.join(others)})" if others else ""
-    return f"Cost: {len(records)} trial{'s' if len(records) != 1 else ''}{apart}, {hours:.2f} h of all trials together."
+    return f"Cost: {counted(len(records), 'trial')}{apart}, {hours:.2f} h of all trials together."
 
 
 def _usual_size(front: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.counts import counted
 from paretune.core.errors import UserError, one_line
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.types import LIMIT, Detections, Image, Split
@@ -238,7 +239,7 @@ def accuracy_change(
     found: dict[str, SplitChange | str] = {}
     for name in SPLITS:
         if name in splits:
-            progress(f"evaluating on {name}, {len(splits[name])} images, before and after")
+            progress(f"evaluating on {name}, {counted(len(splits[name]), 'image')}, before and after")
             found[name] = _on(result, reference, name, splits[name])
     return AccuracyChange(reference.name, found)
 

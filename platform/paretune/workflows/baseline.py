@@ -9,6 +9,7 @@ from typing import Any
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import BASELINES, EAGER
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
@@ -132,7 +133,7 @@ def train_baseline(
     if sweep.job.baseline is not None:
         return
     order = _baseline_order(sweep)
-    say(f"baseline: {order.settings.epochs} epochs at {order.size}")
+    say(f"baseline: {counted(order.settings.epochs, 'epoch')} at {order.size}")
     with divergence_as_user_error(order):
         train_order(order, say, on_step, elsewhere=elsewhere)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.core.baselines import BASELINES, EAGER, ONNXRUNTIME, base_name
+from paretune.core.counts import counted
 from paretune.core.errors import UserError, one_line, reason_of
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
@@ -245,7 +246,9 @@ def _compared(
     name = sweep.job.target_name
     finalists = replace(finalists_of(sweep), tested=tested)
     where = f" on {name}" if len(sweep.whole_job.targets) > 1 else ""
-    reporter.say(f"comparing {len(finalists.artefacts)} trials{where}, interleaved in one run: it decides the front")
+    reporter.say(
+        f"comparing {counted(len(finalists.artefacts), 'trial')}{where}, interleaved in one run: it decides the front"
+    )
     for number, why in finalists.left_out.items():
         reporter.say(f"trial {number} is not compared: {why}")
     place = Sweep(sweep.runs.resolve(), sweep.name)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from paretune.core.counts import counted
 from paretune.core.metrics import Metric, metric_of
 from paretune.core.recipe_text import recipe_line
 from paretune.core.types import SURE
@@ -66,7 +67,8 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
         return
     target, machine = facts["target"], facts.get("machine") or {}
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
-    yield f"Target `{target['name']}`: {target['device']}, {target['threads']} threads ({where or 'machine unknown'})."
+    threads = counted(target["threads"], "thread")
+    yield f"Target `{target['name']}`: {target['device']}, {threads} ({where or 'machine unknown'})."
     yield f"Latency: {facts.get('latency_mode') or UNKNOWN} measurement. In brackets: 95 % interval.\n"
     if facts.get("unstable"):
         yield f"The latency is unstable: {facts['unstable']}.\n"

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from paretune.config.recipe import present_names
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.distributed import tune_trials
 from paretune.distributed.tune_schedulers import HalvingScheduler
@@ -174,4 +175,4 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         sweep.mark_exhausted()
     if searcher.ended is not None:
         sweep.mark_ended(searcher.ended)
-        reporter.say(f"the search ends after {len(read_records(sweep.folder))} trials: {searcher.ended}")
+        reporter.say(f"the search ends after {counted(len(read_records(sweep.folder)), 'trial')}: {searcher.ended}")

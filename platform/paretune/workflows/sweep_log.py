@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paretune.core.counts import counted
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import recorded_trials
 
@@ -27,5 +28,7 @@ def write_log(sweep: Sweep, *, again: bool = False) -> bool:
     if log.tracker.failed:
         return False
     count = len(recorded_trials(sweep.folder))
-    print(f"{count} trials of {sweep.name!r} are in {log.tracker.place.words}; to look: {sweep.command('ui')}")
+    print(
+        f"{counted(count, 'trial')} of {sweep.name!r} are in {log.tracker.place.words}; to look: {sweep.command('ui')}"
+    )
     return True

@@ -16,6 +16,7 @@ from paretune.config.auto_training import as_begun, settled
 from paretune.config.job import Job
 from paretune.config.output_folder import JOB_FILE, SPACE_FILE, TRAININGS, checked_name, dataset_cache
 from paretune.config.plan import Plan
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.core.spec import flat
 from paretune.core.yaml_document import read_yaml, validate
@@ -189,7 +190,8 @@ def run_training(
             log.epochs(epochs_of(order.work))
 
         progress(
-            f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images"
+            f"training {place.name}: {counted(job.training.epochs, 'epoch')} at {job.size}, "
+            f"{counted(len(data.splits['train']), 'image')}"
         )
         if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
             progress(crowded)
@@ -244,7 +246,7 @@ def _evaluated(
         if accuracy is not None:
             facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
             facts["metrics"][name]["images"] = accuracy.images
-            progress(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
+            progress(f"{name} ({counted(accuracy.images, 'image')}): {figures_line(accuracy.metrics())}")
     return facts
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe
+from paretune.core.counts import counted
 from paretune.core.errors import UserError, one_line
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_events import EventLog, read_events
@@ -65,7 +66,7 @@ def record_of(
     deaths = 1 + sum(event.kind == "died" for event in events)
     lost = events[-1].reason if events and events[-1].kind == "failed" else None  # the node of a target
     EventLog(place).add("died", "", reason=lost or DIED)
-    times = f"{deaths} time{'s' if deaths > 1 else ''}"
+    times = counted(deaths, "time")
     if deaths <= retries:
         say(f"trial {number}: {lost or 'its process died'}; it is run again ({deaths} of {retries} times)")
         return None

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import Image
@@ -154,7 +155,7 @@ def cores_of(target: Target, streams: int) -> list[list[int]]:
     """
     needed, available = target.threads * streams, len(os.sched_getaffinity(0))
     if needed > available:
-        each = "1 thread" if target.threads == 1 else f"{target.threads} threads"
+        each = counted(target.threads, "thread")
         needs = f"each of {each} on cores of their own, and this process may use {available}"
         raise UserError(f"{streams} streams, {needs}: at most {available // target.threads}")
     chosen = choose_cores(needed)
