@@ -164,7 +164,7 @@ def whole(figures: Figures, folder: Path) -> None:
     for fault in SOMETIMES:
         waits, wrong = behind(bench, fault, share=0.25)
         add_row(figures, f"{fault} for every fourth request", waits, well, wrong)
-    waits, wrong = killed(Bench(folder / "killed", trials=60))
+    waits, wrong = killed(Bench(folder / "killed", trials=40))
     add_row(figures, f"killed and started {RESTARTS} times", waits, well, wrong)
 
 
