@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -78,3 +79,10 @@ split = sweep.job.dataset.open(sweep.cache).splits["val"]
 print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p in sys.argv[3:]]))
 """
 """Prints the map of artefacts on a sweep's ``val``, from a process of its own: output folder, sweep, artefacts."""
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

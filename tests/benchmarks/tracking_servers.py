@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,16 +15,10 @@ import aiohttp
 from aiohttp import web
 
 from paretune.tracking.ui_server import LOG, _server, _wait_until_it_answers
+from tests_support import free_port
 
 WELL = "well"
 HOUR = 3600.0
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class MlflowServer:

@@ -16,13 +16,8 @@ import pytest
 from paretune.core.errors import UserError
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.ui_server import open_ui
+from tests_support import free_port
 from tests_support_records import fake_records, front_of, judge, write_sweep
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_taken_port_is_refused(tmp_path):
