@@ -56,6 +56,8 @@ VERBS: dict[tuple[str, ...], int] = {
     ("predict", "kunstwerk_é", f"données/images/val/{PICTURE}2.png", "--json"): 0,
     ("evaluate", "kunstwerk_é", "--data", "jöb.yaml", "--out", "bilder_é"): 0,
     ("evaluate", "--annotations", "wahr_é.json", "--detections", "gefunden_é.json"): 0,
+    ("logs", "größe", "--address", "http://127.0.0.1:9"): 2,
+    ("stop", "größe", "--address", "http://127.0.0.1:9"): 2,
     ("front", "mine", "--runs", "läufe"): 0,
     ("watch", "mine", "--runs", "läufe", "--once"): 1,
     ("status", "läufe", "--address", "http://127.0.0.1:9"): 2,

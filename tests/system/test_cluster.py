@@ -120,13 +120,29 @@ def submit(place, head, *words, token=True):
     )
 
 
-def test_a_submitted_sweep_ends_where_the_job_says(place, head):
-    done = submit(place, head, "submit", "tiny.yaml", "--set", f"output={place.runs}", "--trials", "3")
+def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place, head, place_in, tmp_path_factory):
+    done = submit(place, head, "submit", "tiny.yaml", "--set", f"output={place.runs}", "--trials", "3", "--no-wait")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    far = place_in(tmp_path_factory.mktemp("far"))  # a machine that sees nothing of the sweep's folder
+    end = time.monotonic() + 300
+    while "trial 0" not in (log := submit(far, head, "logs", "tiny")).stdout:
+        assert time.monotonic() < end, log
+        time.sleep(0.5)
+    stopped = submit(far, head, "stop", "tiny", "--json")
+    assert json.loads(stopped.stdout)["state"] in ("stopped", "failed"), stopped
+    assert not (place.runs / "tiny" / "finished").exists()
+    refused = place.run("resume", "tiny")
+    assert refused.returncode == 2
+    assert "trials run on: a Ray cluster" in refused.stderr
+    done = submit(far, head, "resume", "tiny")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "3/3 done" in done.stdout  # its log was followed
     assert "front of tiny" in done.stdout
     front = json.loads(place.run("front", "tiny", "--json").stdout)
     assert front["baseline"]["trial"] == 0
+    assert json.loads(submit(far, head, "front", "tiny", "--json").stdout) == front
+    state = json.loads(submit(far, head, "watch", "tiny", "--json").stdout)
+    assert state["state"] == "finished"
     compared = json.loads((place.runs / "tiny" / "comparison.json").read_text())
     assert "reason" not in compared, compared
     assert {"0", "1"} <= set(compared["trials"])
@@ -245,7 +261,7 @@ def test_a_head_that_is_lost_is_told_with_how_to_go_on(capsys):
             yield "trial 3\n"
             raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
 
-    assert jobs._follow(Lost(), "raysubmit_1", "http://head:8265") == 1
+    assert jobs.follow(Lost(), "raysubmit_1", "http://head:8265") == 1
     told = capsys.readouterr()
     assert told.out == "trial 3\n"
     assert "paretune status raysubmit_1 --address http://head:8265" in told.err

@@ -115,7 +115,16 @@ def test_another_machine_is_refused(sweep: Sweep, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sweep_identity, "environment", lambda target: {**here(target), name: value})
     with pytest.raises(UserError, match=f"machine: {name}"):
         check_identity(old, DATA, lambda _: None)
-    check_identity(old, DATA, lambda _: None, elsewhere=True)  # its trials run on other machines
+
+
+def test_a_sweep_of_this_machine_goes_on_on_no_cluster_and_the_other_way_round(sweep: Sweep) -> None:
+    old = begun(sweep)
+    with pytest.raises(UserError, match="place: trials run on: this machine → a Ray cluster"):
+        check_identity(old, DATA, lambda _: None, elsewhere=True)
+    check_identity(old, DATA, lambda _: None, elsewhere=True, accept=True)
+    with pytest.raises(UserError, match="place: trials run on: a Ray cluster → this machine") as refused:
+        check_identity(again(old), DATA, lambda _: None)
+    assert "resume one --address http://HEAD:8265" in str(refused.value)
 
 
 def test_another_version_is_refused(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +146,6 @@ def test_nothing_is_compared_before_the_first_trial_nor_with_a_sweep_of_an_older
 
 def test_what_is_not_known_here_keeps_what_was_known(sweep: Sweep) -> None:
     old = begun(sweep)
-    check_identity(old, None, lambda _: None, elsewhere=True)
+    check_identity(old, None, lambda _: None, elsewhere=True, accept=True)
     assert again(sweep).facts[KEY]["data"]["fingerprint"] == "0011"
     assert differences({"data": None}, {"data": {"fingerprint": "1"}}) == []

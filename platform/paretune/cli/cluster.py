@@ -1,4 +1,4 @@
-"""``submit`` and ``status``: sweeps on a Ray cluster."""
+"""``submit``, ``status``, ``logs`` and ``stop``: sweeps on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,15 +15,32 @@ def add(verbs: Any) -> None:
     submit = verbs.add_parser("submit", help="run a sweep on a Ray cluster")
     job_arguments(submit)
     first_argument(submit)
-    submit.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
+    _address(submit)
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
     json_argument(submit, "one JSON object when it is submitted, or with the log, at its end")
     submit.set_defaults(run=answering(_submit))
     status = verbs.add_parser("status", help="show the sweeps submitted to a Ray cluster")
-    status.add_argument("submission", nargs="?", metavar="ID", help="one of them, with the end of its log")
-    status.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
+    text = "name of a sweep or of a submission: that one, with the end of its log"
+    status.add_argument("submission", nargs="?", metavar="SWEEP|ID", help=text)
+    _address(status)
     json_argument(status)
     status.set_defaults(run=answering(_status))
+    logs = verbs.add_parser("logs", help="print the log of a sweep submitted to a Ray cluster")
+    logs.add_argument("submission", metavar="SWEEP|ID")
+    _address(logs)
+    logs.add_argument("--follow", action="store_true", help="until the sweep ends")
+    logs.set_defaults(run=_logs)
+    stop = verbs.add_parser("stop", help="stop a sweep on a Ray cluster as Ctrl-C stops one; what is done is kept")
+    stop.add_argument("submission", metavar="SWEEP|ID")
+    _address(stop)
+    json_argument(stop)
+    stop.set_defaults(run=answering(_stop))
+
+
+def _address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address", required=True, metavar="URL", help="of the cluster's head, such as http://HEAD:8265"
+    )
 
 
 def _submit(given: argparse.Namespace) -> int:
@@ -50,4 +67,21 @@ def _status(given: argparse.Namespace) -> int:
     submissions = status(given.address, given.submission)
     print(status_text(submissions))
     given.answer({"address": given.address, "submissions": submissions})
+    return 0
+
+
+def _logs(given: argparse.Namespace) -> int:
+    from paretune.distributed.ray_jobs import logs
+
+    return logs(given.address, given.submission, wait=given.follow)
+
+
+def _stop(given: argparse.Namespace) -> int:
+    from paretune.core.hints import command
+    from paretune.distributed.ray_jobs import stop
+
+    told = stop(given.address, given.submission)
+    again = command("resume", told["sweep"], "--address", given.address)
+    print(f"{told['submission']} of sweep {told['sweep']!r}: {told['state']}; to go on: {again}")
+    given.answer({"address": given.address, **told})
     return 0

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from paretune.cli.options import answering, json_argument, runs_argument, sweep_arguments
+from paretune.cli.remote import address_argument, answered_there
 
 
 def add(verbs: Any) -> None:
@@ -17,8 +18,9 @@ def add(verbs: Any) -> None:
         "--target", metavar="T", help="one of the job's targets (default: each; JSON: the first, all below `targets`)"
     )
     front.add_argument("--importance", action="store_true", help="how much each knob of the space matters, too")
+    address_argument(front)
     json_argument(front)
-    front.set_defaults(run=_front)
+    front.set_defaults(run=answered_there(_front))
     text = "serve the MLflow UI, and print the addresses of its experiment and of a sweep's front"
     ui = verbs.add_parser("ui", help=text)
     ui.add_argument("sweep", metavar="SWEEP", nargs="?", help="(default: the newest one)")

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from paretune.cli.options import json_argument, runs_argument, sweep_arguments
+from paretune.cli.remote import address_argument, answered_there
 from paretune.core.errors import UserError
 
 
@@ -16,15 +17,17 @@ def add(verbs: Any) -> None:
         "list", help="list the sweeps of an output folder, newest first: state, trials, front, best"
     )
     runs_argument(listing)
+    address_argument(listing)
     json_argument(listing)
-    listing.set_defaults(run=_list)
+    listing.set_defaults(run=answered_there(_list))
     show = verbs.add_parser("show", help="print one trial whole: recipe, stages, metrics, classes, machine, failure")
     sweep_arguments(show)
     text = "number of the trial (default: the one that `front` recommends)"
     show.add_argument("trial", nargs="?", type=int, metavar="TRIAL", help=text)
     _target(show)
+    address_argument(show)
     json_argument(show)
-    show.set_defaults(run=_show)
+    show.set_defaults(run=answered_there(_show))
     text = "compare two trials: recipes, stages, metrics, which is faster and more accurate, and whether that is sure"
     compare = verbs.add_parser("compare", help=text)
     text = "a sweep and the numbers of two of its trials, or SWEEP/NUMBER twice"
@@ -33,8 +36,9 @@ def add(verbs: Any) -> None:
     compare.add_argument("other", nargs="?", metavar="B")
     runs_argument(compare)
     _target(compare)
+    address_argument(compare)
     json_argument(compare)
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=answered_there(_compare))
 
 
 def _target(parser: argparse.ArgumentParser) -> None:

@@ -44,6 +44,7 @@ def _run(words: Sequence[str]) -> int:
     from paretune.system import device_holders, device_waiter
 
     given = build_parser().parse_args(words)
+    given.words = list(words)
     device_holders.say_what(doing(words, given))
     device_waiter.tell_waits(lambda line: print(line, file=sys.stderr))
     return int(given.run(given))

@@ -17,9 +17,12 @@ from paretune.cli.options import (
     json_argument,
     sweep_arguments,
 )
+from paretune.cli.remote import address_argument, runs_of, without
 from paretune.cli.resolve import tried_first
 from paretune.core.errors import UserError
 
+ON_CLUSTER = "auto"
+"""Address by which a submitted job joins the cluster that it runs on."""
 AT_END = "one JSON object at the end, the front; what goes on is printed on stderr"
 
 
@@ -48,7 +51,8 @@ def add(verbs: Any) -> None:
     )
     text = "search although the trained network has not learned (search.allow_unlearned)"
     resume.add_argument("--allow-unlearned", action="store_true", default=None, help=text)
-    resume.add_argument("--address", help=argparse.SUPPRESS)
+    address_argument(resume, "of a Ray cluster's head, such as http://HEAD:8265: go on there")
+    resume.add_argument("--no-wait", action="store_true", help="with --address: do not follow the log")
     json_argument(resume, AT_END)
     resume.set_defaults(run=answering(_resume))
 
@@ -88,6 +92,10 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 
 
 def _resume(given: argparse.Namespace) -> int:
+    if given.address not in (None, ON_CLUSTER):
+        return _resume_there(given)
+    if given.no_wait:
+        raise UserError("--no-wait is for --address")
     from paretune.api.running import changed_sweep, finish_sweep
 
     fields = ("trials", "concurrent", "hours", "device_hours", "allow_unlearned")
@@ -95,6 +103,19 @@ def _resume(given: argparse.Namespace) -> int:
     sweep = changed_sweep(given.runs, given.sweep, address=given.address, **limits)
     changes = given.accept_changes
     return _run(lambda reporter: finish_sweep(sweep, reporter, address=given.address, accept_changes=changes), given)
+
+
+def _resume_there(given: argparse.Namespace) -> int:
+    """Go on with a sweep on a Ray cluster."""
+    from paretune.distributed.ray_jobs import resume
+
+    options = without(given.words[1:], "--address", "--runs", "--no-wait", "--json", flags=("--no-wait", "--json"))
+    options.remove(given.sweep)
+    wait = not given.no_wait
+    code, submission = resume(given.sweep, runs_of(given), given.address, options, wait=wait)
+    told = {"sweep": given.sweep, "submission": submission, "address": given.address}
+    given.answer({**told, "followed": wait, "exit_code": code})
+    return code
 
 
 def _run(begin: Callable[[Any], Any], given: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from paretune.cli.options import INCOMPLETE, INTERRUPTED, sweep_arguments
+from paretune.cli.remote import address_argument, answered_there
 
 
 def add(verbs: Any) -> None:
@@ -17,10 +18,21 @@ def add(verbs: Any) -> None:
     sweep_arguments(watch)
     watch.add_argument("--once", action="store_true", help="show its present state and end")
     watch.add_argument("--json", action="store_true", help="one JSON object, with its present state")
+    address_argument(watch, "of a Ray cluster's head: show the log of the sweep there, with --once or --json its state")
     watch.set_defaults(run=_watch)
 
 
 def _watch(given: argparse.Namespace) -> int:
+    if given.address is None:
+        return _watch_here(given)
+    if given.once or given.json:
+        return answered_there(_watch_here)(given)
+    from paretune.distributed.ray_jobs import logs
+
+    return logs(given.address, given.sweep, wait=True)
+
+
+def _watch_here(given: argparse.Namespace) -> int:
     from paretune.core.console import live_console
     from paretune.reports.sweep_view import print_sweep
     from paretune.results.sweep_folder import find_sweep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 NODES_WAIT_S = 20.0
+SWEEP, OUTPUT = "paretune_sweep", "paretune_output"
+"""Keys of a submission's metadata: name of the sweep, and its output folder on the cluster."""
+STOP_WAIT, STOPPING = "RAY_JOB_STOP_WAIT_TIME_S", 120
+"""Variable that Ray reads, and the seconds from SIGTERM to SIGKILL when a sweep is stopped."""
 
 AUTH_HELP = (
     "this cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) "
@@ -63,45 +68,177 @@ def submit(
             f"output: {job['output']!r} would lie in a folder that ends with the job: "
             "give an absolute one that all nodes share, such as --set output=/shared/runs"
         )
-    with _client(address) as client:
-        refuse(_nodes(address))
-        with _staged(job, space_text, promises) as folder:
-            submission = client.submit_job(
-                entrypoint=f"python -m paretune sweep job.yaml --name {name} --promises promises.json --address auto",
-                runtime_env={
-                    "working_dir": str(folder),
-                    "env_vars": {"PYTHONPATH": "platform", "PYTHONUNBUFFERED": "1", **QUIET},
-                },
-                metadata={"paretune_sweep": name},
-            )
-        print(f"submitted sweep {name!r} as {submission}")
-        if not wait:
-            print(f"to look at it: {command('status', submission, '--address', address)}")
-            return 0, submission
-        return _follow(client, submission, address), submission
+    with connected(address) as client:
+        refuse(living_nodes(address))
+        with staged(job, space_text, promises) as folder:
+            told = ("--name", name, "--promises", "promises.json")
+            submission = send(client, folder, ["sweep", "job.yaml", *told, "--address", "auto"], name, job["output"])
+        return _sent(client, name, submission, address, wait=wait), submission
 
 
-def status(address: str, submission: str | None) -> list[dict[str, Any]]:
-    """Return the states of all submitted sweeps, newest first, or of one with the end of its ``log``.
+def resume(name: str, runs: str | None, address: str, options: Sequence[str], *, wait: bool) -> tuple[int, str]:
+    """Go on with a sweep on the cluster with this package's code.
+
+    Args:
+        name: of the sweep.
+        runs: its output folder on the cluster; None takes that of the newest submission of this name.
+        address: of the head's dashboard.
+        options: of the verb ``resume``.
+        wait: whether to follow the log until the job ends.
+
+    Returns:
+        The exit code as ``submit``, and the name of the submission.
 
     Raises:
-        UserError: no cluster answers, or there is no such submission.
+        UserError: no cluster answers, the sweep runs there now, or its folder is not known.
     """
-    with _client(address) as client:
-        jobs = [job for job in client.list_jobs() if "paretune_sweep" in (job.metadata or {})]
-        if submission is None:
-            return [_entry(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
-        found = next((job for job in jobs if job.submission_id == submission), None)
-        if found is None:
-            raise UserError(f"{address} knows no sweep submitted as {submission!r}")
-        return [{**_entry(found), "log": client.get_job_logs(submission).splitlines()[-20:]}]
+    with connected(address) as client:
+        known = submissions_of(client, name)
+        if known and not known[0].status.is_terminal():
+            running = known[0].submission_id
+            raise UserError(f"sweep {name!r} still runs as {running}: {command('logs', running, '--address', address)}")
+        folder = runs or folder_of(known, name, address)
+        with staged() as package:
+            words = ["resume", name, "--runs", folder, *options, "--address", "auto"]
+            submission = send(client, package, words, name, folder)
+        return _sent(client, name, submission, address, wait=wait), submission
+
+
+def send(client: JobSubmissionClient, folder: Path, words: Sequence[str], name: str, output: str) -> str:
+    """Submit a job that runs a sweep by this program, and return the name of the submission.
+
+    Args:
+        client: of the cluster.
+        folder: with the package's code and the files that the words name.
+        words: verb, arguments and options.
+        name: of the sweep.
+        output: the sweep's output folder on the cluster.
+    """
+    return str(
+        client.submit_job(
+            entrypoint=shlex.join(["python", "-m", "paretune", *words]),
+            runtime_env=runtime_environment(folder),
+            metadata={SWEEP: name, OUTPUT: output},
+        )
+    )
+
+
+def runtime_environment(folder: Path) -> dict[str, Any]:
+    """Return Ray's runtime environment of a job with a folder of ours."""
+    variables = {"PYTHONPATH": "platform", "PYTHONUNBUFFERED": "1", STOP_WAIT: str(STOPPING), **QUIET}
+    return {"working_dir": str(folder), "env_vars": variables}
+
+
+def _sent(client: JobSubmissionClient, name: str, submission: str, address: str, *, wait: bool) -> int:
+    print(f"submitted sweep {name!r} as {submission}")
+    if wait:
+        return follow(client, submission, address)
+    print(f"to look at it: {command('status', submission, '--address', address)}")
+    return 0
+
+
+def submissions_of(client: JobSubmissionClient, word: str) -> list[Any]:
+    """Return the submissions of a sweep by its name, newest first, or the one of this name."""
+    jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
+    jobs.sort(key=lambda job: -(job.start_time or 0))
+    return [job for job in jobs if word in (job.submission_id, job.metadata[SWEEP])]
+
+
+def folder_of(submissions: Sequence[Any], name: str, address: str) -> str:
+    """Return the output folder on the cluster of a sweep's newest submission.
+
+    Raises:
+        UserError: the head knows none.
+    """
+    if submissions and (folder := submissions[0].metadata.get(OUTPUT)):
+        return str(folder)
+    raise UserError(
+        f"{address} knows no submission of sweep {name!r} (a head that was started anew forgets those before): "
+        "name its output folder on the cluster with --runs"
+    )
+
+
+def logs(address: str, word: str, *, wait: bool) -> int:
+    """Print the log of a submitted sweep, and return 0, or with ``wait`` the exit code as ``submit``.
+
+    Args:
+        address: of the head's dashboard.
+        word: name of the sweep or of the submission.
+        wait: whether to follow the log until the job ends.
+
+    Raises:
+        UserError: no cluster answers, or it knows no such sweep.
+    """
+    with connected(address) as client:
+        newest = _known(client, word, address)
+        if wait:
+            return follow(client, newest.submission_id, address)
+        print(client.get_job_logs(newest.submission_id), end="")
+        return 0
+
+
+def stop(address: str, word: str) -> dict[str, Any]:
+    """Stop a submitted sweep as Ctrl-C stops one, and return its state.
+
+    Args:
+        address: of the head's dashboard.
+        word: name of the sweep or of the submission.
+
+    Raises:
+        UserError: no cluster answers, it knows no such sweep, or the sweep does not end.
+    """
+    with connected(address) as client:
+        found = _known(client, word, address)
+        if not found.status.is_terminal():
+            client.stop_job(found.submission_id)
+        end = time.monotonic() + STOPPING + NODES_WAIT_S
+        while not (state := client.get_job_status(found.submission_id)).is_terminal():
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{found.submission_id} has not ended {STOPPING + NODES_WAIT_S:.0f} s after it was asked"
+                )
+            time.sleep(0.5)
+        return {**_entry(found), "state": state.value.lower()}
+
+
+def _known(client: JobSubmissionClient, word: str, address: str) -> Any:
+    """Return the newest submission of a sweep.
+
+    Raises:
+        UserError: the head knows none.
+    """
+    if found := submissions_of(client, word):
+        return found[0]
+    raise UserError(
+        f"{address} knows no sweep submitted as {word!r} (a head that was started anew forgets those before; "
+        f"`{command('resume', word, '--runs', 'FOLDER', '--address', address)}` goes on with one from its folder)"
+    )
+
+
+def status(address: str, word: str | None) -> list[dict[str, Any]]:
+    """Return the states of all submitted sweeps, newest first, or of one with the end of its ``log``.
+
+    Args:
+        address: of the head's dashboard.
+        word: name of a sweep or of a submission; None for all.
+
+    Raises:
+        UserError: no cluster answers, or it knows no such sweep.
+    """
+    with connected(address) as client:
+        if word is not None:
+            found = _known(client, word, address)
+            return [{**_entry(found), "log": client.get_job_logs(found.submission_id).splitlines()[-20:]}]
+        jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
+        return [_entry(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
 
 
 def _entry(job: Any) -> dict[str, Any]:
     """Return the state of a submitted sweep."""
     return {
         "submission": job.submission_id,
-        "sweep": job.metadata["paretune_sweep"],
+        "sweep": job.metadata[SWEEP],
+        "output": job.metadata.get(OUTPUT),
         "state": job.status.value.lower(),
         "begun": (job.start_time or 0) / 1000,
     }
@@ -117,7 +254,7 @@ def status_text(submissions: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def _client(address: str) -> Iterator[JobSubmissionClient]:
+def connected(address: str) -> Iterator[JobSubmissionClient]:
     """Yield a client whose errors become mistakes of the user."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -138,7 +275,7 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
         raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
 
 
-def _nodes(address: str) -> list[ClusterNode]:
+def living_nodes(address: str) -> list[ClusterNode]:
     """Return the living nodes, after waiting for a head that has just started."""
     from ray.util.state import list_nodes
 
@@ -151,8 +288,10 @@ def _nodes(address: str) -> list[ClusterNode]:
 
 
 @contextmanager
-def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
-    """Yield a folder to submit: the package's code, the job, its space, its predictions."""
+def staged(
+    job: Mapping[str, Any] | None = None, space_text: str = "", promises: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Path]:
+    """Yield a folder to submit: the package's code, and a job with its space and its predictions."""
     import paretune
 
     package = Path(next(iter(paretune.__path__)))
@@ -160,15 +299,16 @@ def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[
     try:
         ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(package, folder / "platform" / "paretune", ignore=ignore)
-        (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
-        (folder / "space.yaml").write_text(space_text)
-        (folder / "promises.json").write_text(json.dumps(promises))
+        if job is not None:
+            (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
+            (folder / "space.yaml").write_text(space_text)
+            (folder / "promises.json").write_text(json.dumps(promises))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
+def follow(client: JobSubmissionClient, submission: str, address: str) -> int:
     """Print the job's log until it ends and return the exit code; Ctrl-C or a lost head leaves the job running."""
     from aiohttp import ClientError
     from ray.job_submission import JobStatus

@@ -14,6 +14,7 @@ from paretune.core.types import Data
 from paretune.profiling.environment import environment
 from paretune.results.sweep_folder import Sweep
 
+CLUSTER = "http://HEAD:8265"
 KEY = "identity"
 """Key of the sweep's file that holds the identity."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "optuna")
@@ -42,6 +43,7 @@ def identity_of(sweep: Sweep, data: Data | None, *, elsewhere: bool) -> dict[str
         else {"fingerprint": data.fingerprint, "classes": list(data.classes), **data.facts},
         "packages": None if elsewhere else {"paretune": __version__, **packages},
         "machine": machine,
+        "place": {"trials run on": "a Ray cluster" if elsewhere else "this machine"},
         "targets": {name: str(target) for name, target in targets.items()},
     }
 
@@ -63,11 +65,13 @@ def check_identity(
     """
     now, before = identity_of(sweep, data, elsewhere=elsewhere), sweep.facts.get(KEY)
     changes = differences(before, now) if before is not None and sweep.begun else []
+    left = any(line.startswith("place: ") for line in changes) and not elsewhere
     if changes and not accept:
         raise UserError(
             f"sweep {sweep.name!r} was begun with something else, and its trials would not be comparable:\n"
             + "\n".join(f"  {line}" for line in changes)
             + f"\nrestore it, begin a new sweep, or go on all the same: {sweep.command('resume', '--accept-changes')}"
+            + (f"\non its cluster it goes on by: {sweep.command('resume', '--address', CLUSTER)}" if left else "")
         )
     for line in changes:
         say(f"changed since the sweep began, and accepted: {line}")
@@ -80,7 +84,7 @@ def check_identity(
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the differences of two identities, a line each; what is unknown in one of them is none."""
     lines = []
-    for part in ("data", "packages", "machine", "targets"):
+    for part in ("data", "packages", "place", "machine", "targets"):
         old, new = before.get(part), now.get(part)
         if old is None or new is None or old == new:
             continue
