@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from paretune.core.errors import UserError
-from paretune.distributed.ray_jobs import connected, folder_of, runtime_environment, staged, submissions_of
+from paretune.distributed.ray_dashboard import connected
+from paretune.distributed.ray_jobs import folder_of, runtime_environment, staged, submissions_of
 from paretune.distributed.verb_answer import VerbAnswer, answer_in
 
 VERB = "paretune_verb"

@@ -18,21 +18,16 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
 from paretune.distributed.node_tasks import ClusterNode
+from paretune.distributed.ray_dashboard import NODES_WAIT_S, connected, living_nodes
 from paretune.distributed.ray_session import QUIET
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-NODES_WAIT_S = 20.0
 SWEEP, OUTPUT = "paretune_sweep", "paretune_output"
 """Keys of a submission's metadata: name of the sweep, and its output folder on the cluster."""
 STOP_WAIT, STOPPING = "RAY_JOB_STOP_WAIT_TIME_S", 120
 """Variable that Ray reads, and the seconds from SIGTERM to SIGKILL when a sweep is stopped."""
-
-AUTH_HELP = (
-    "this cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) "
-    "to the one its head was started with"
-)
 
 
 def submit(
@@ -251,40 +246,6 @@ def status_text(submissions: Sequence[Mapping[str, Any]]) -> str:
         begun = datetime.fromtimestamp(one["begun"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         lines += [f"{one['submission']}  {one['sweep']}  {one['state']}  {begun}", *one.get("log", ())]
     return "\n".join(lines) or "no sweeps have been submitted to this cluster"
-
-
-@contextmanager
-def connected(address: str) -> Iterator[JobSubmissionClient]:
-    """Yield a client whose errors become mistakes of the user."""
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-    from ray.util.state.exception import RayStateApiException
-
-    if not address.startswith(("http://", "https://")):
-        raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
-    try:
-        yield JobSubmissionClient(address)
-    except AuthenticationError as error:
-        raise UserError(f"{address}: {AUTH_HELP}") from error
-    except BrokenPipeError:  # of our own output
-        raise
-    except ConnectionError as error:
-        raise UserError(f"{address}: no Ray dashboard answers there (is the head up, and the port right?)") from error
-    except (RuntimeError, OSError, ValueError, KeyError, RayStateApiException) as error:  # another server, a lost head
-        why = one_line(error)
-        raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
-
-
-def living_nodes(address: str) -> list[ClusterNode]:
-    """Return the living nodes, after waiting for a head that has just started."""
-    from ray.util.state import list_nodes
-
-    end = time.monotonic() + NODES_WAIT_S
-    while True:
-        nodes = [node for node in list_nodes(address=address, detail=True) if node.state == "ALIVE"]
-        if nodes or time.monotonic() > end:
-            return [ClusterNode(node.node_name, node.resources_total, node.labels or {}) for node in nodes]
-        time.sleep(0.5)
 
 
 @contextmanager
