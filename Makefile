@@ -16,7 +16,7 @@ FAST := $(addprefix tests/,unit contracts properties faults)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check lowest format bench ui constraints clean
+.PHONY: help setup demo test test-all check lowest audit format bench ui constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ lowest: $(READY) ## the contract tests with the lowest versions that pyproject.t
 		-o $(LOWEST)/constraints.txt
 	@$(BIN)/uv pip install -q --python $(LOWEST)/bin/python -r $(LOWEST)/constraints.txt
 	@PATH="$$PWD/$(LOWEST)/bin:$$PATH" $(LOWEST)/bin/python -m pytest -q tests/contracts -m "not full and not gpu"
+
+audit: $(READY) ## ask PyPI for known weaknesses of the pinned versions
+	@$(BIN)/python tests/tools/audit.py
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix . || true

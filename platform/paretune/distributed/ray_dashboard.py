@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from paretune.core.errors import UserError, one_line
 from paretune.distributed.node_tasks import ClusterNode
@@ -22,6 +25,14 @@ AUTH_HELP = (
 )
 
 
+def _is_here(address: str) -> bool:
+    """Return whether an address is of this machine alone."""
+    host = urlsplit(address).hostname or ""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
 @contextmanager
 def connected(address: str) -> Iterator[JobSubmissionClient]:
     """Yield a client whose errors become mistakes of the user."""
@@ -31,6 +42,8 @@ def connected(address: str) -> Iterator[JobSubmissionClient]:
 
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
+    if not _is_here(address) and os.environ.get("RAY_AUTH_MODE") != "token" and not os.environ.get("RAY_JOB_HEADERS"):
+        raise UserError(f"{address}: a cluster beyond this machine is spoken to with a token only; {AUTH_HELP}")
     logging.getLogger("ray").setLevel(logging.WARNING)  # else each upload of a folder is told in two lines
     try:
         yield JobSubmissionClient(address)
