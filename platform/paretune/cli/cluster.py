@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 from paretune.cli.options import answering, first_argument, job_arguments, json_argument
+from paretune.cli.remote import carried, carried_arguments
 from paretune.cli.resolve import tried_first
 
 
@@ -17,6 +18,7 @@ def add(verbs: Any) -> None:
     first_argument(submit)
     _address(submit)
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
+    carried_arguments(submit)
     json_argument(submit, "one JSON object when it is submitted, or with the log, at its end")
     submit.set_defaults(run=answering(_submit))
     status = verbs.add_parser("status", help="show the sweeps submitted to a Ray cluster")
@@ -54,8 +56,8 @@ def _submit(given: argparse.Namespace) -> int:
     name = new_sweep_name(given.name or given.job.stem)
     trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_unfit_cluster, plan.job)
-    job, wait = plan.job.tree(), not given.no_wait
-    code, submission = submit(job, plan.space_text, trees, name, given.address, refuse, wait=wait)
+    job, wait, along = plan.job.tree(), not given.no_wait, carried(given)
+    code, submission = submit(job, plan.space_text, trees, name, given.address, refuse, wait=wait, carried=along)
     told = {"sweep": name, "submission": submission, "address": given.address}
     given.answer({**told, "followed": wait, "exit_code": code})
     return code

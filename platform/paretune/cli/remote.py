@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from paretune.config.output_folder import DEFAULT
 from paretune.core.errors import UserError
+
+if TYPE_CHECKING:
+    from paretune.distributed.job_environment import Carried
 
 ADDRESS = "of a Ray cluster's head, such as http://HEAD:8265: answer from its folders"
 
@@ -15,6 +19,29 @@ ADDRESS = "of a Ray cluster's head, such as http://HEAD:8265: answer from its fo
 def address_argument(parser: argparse.ArgumentParser, text: str = ADDRESS) -> None:
     """Add ``--address``."""
     parser.add_argument("--address", metavar="URL", help=text)
+
+
+def carried_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a sweep takes along to a cluster."""
+    text = "environment variable that the sweep needs there, such as MLFLOW_TRACKING_TOKEN; its value is not shown"
+    parser.add_argument("--env", action="append", default=[], metavar="NAME", help=text)
+    text = "requirement that Ray installs for the sweep on each node, such as 'albumentations>=2'"
+    parser.add_argument("--pip", action="append", default=[], metavar="REQUIREMENT", help=text)
+
+
+def carried(given: argparse.Namespace) -> Carried:
+    """Return what a sweep takes along to a cluster.
+
+    Raises:
+        UserError: a value is given, which would be seen in the list of processes.
+    """
+    from paretune.distributed.job_environment import Carried
+
+    for name in given.env:
+        if "=" in name:
+            text = name.partition("=")[0]
+            raise UserError(f"--env {text}=…: name the variable alone, and set it here first: --env {text}")
+    return Carried(tuple(given.env), tuple(given.pip))
 
 
 def answered_there(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 
 from paretune.core.errors import UserError
+from paretune.distributed.job_environment import runtime_environment, staged
 from paretune.distributed.ray_dashboard import connected
-from paretune.distributed.ray_jobs import folder_of, runtime_environment, staged, submissions_of
+from paretune.distributed.ray_jobs import folder_of, submissions_of
 from paretune.distributed.verb_answer import VerbAnswer, answer_in
 
 VERB = "paretune_verb"
