@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -230,6 +232,59 @@ def test_workers_of_a_submitted_job_have_normal_priority(head, tmp_path):
     ours, (told, niceness) = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
     assert told == "0"
     assert niceness == ours
+
+
+CARRIED = """
+import sys, time
+from paretune.distributed.job_environment import Carried, runtime_environment, staged
+from ray.job_submission import JobSubmissionClient
+client = JobSubmissionClient(sys.argv[1])
+carried = Carried(variables=("OWN_TOKEN",))
+with staged(carried=carried) as folder:
+    (folder / "look.py").write_text(open(sys.argv[2]).read())
+    name = client.submit_job(entrypoint="python look.py", runtime_env=runtime_environment(folder, carried))
+while not client.get_job_status(name).is_terminal():
+    time.sleep(0.3)
+print(client.get_job_logs(name), repr(client.list_jobs()))
+"""
+LOOK_CARRIED = """
+import hashlib, json, os
+from pathlib import Path
+from paretune.compression import STEPS
+from paretune.distributed import forwarded_env
+from paretune.distributed import ray_session as session
+
+def look():
+    seen = hashlib.sha256(os.environ.get("OWN_TOKEN", "").encode()).hexdigest()
+    return seen, STEPS.load("mine").name, oct(forwarded_env.file_here().stat().st_mode)
+
+forwarded_env.load()
+print("SEEN", json.dumps([look(), session.on_a_node(look, {"CPU": 1}, Path(), "auto")]))
+"""
+
+
+def test_a_plug_in_and_a_secret_reach_the_workers_and_the_secret_is_shown_nowhere(head, tmp_path):
+    (tmp_path / "site" / "mypackage").mkdir(parents=True)
+    text = "from paretune.compression.sparsify import Sparsify\n\n\nclass Mine(Sparsify):\n    name = 'mine'\n"
+    (tmp_path / "site" / "mypackage" / "__init__.py").write_text(text)
+    facts = tmp_path / "site" / "mypackage-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[paretune.step]\nmine = mypackage:Mine\n")
+    (tmp_path / "look.py").write_text(LOOK_CARRIED)
+    secret = secrets.token_hex(16)
+    path = os.pathsep.join([python_path(), str(tmp_path / "site")])
+    environment = {**head.environment, "PYTHONPATH": path, "OWN_TOKEN": secret}
+    command = [sys.executable, "-c", CARRIED, head.address, str(tmp_path / "look.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert "SEEN " in done.stdout, done.stdout + done.stderr
+    driver, worker = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
+    assert driver == worker == [hashlib.sha256(secret.encode()).hexdigest(), "mine", "0o100600"]
+    assert "JobDetails" in done.stdout
+    assert secret not in done.stdout + done.stderr  # what Ray tells of its jobs
+    logs = [file for file in head.temp.glob("session_latest/logs/**/*") if file.is_file()]
+    assert any(b"SEEN" in file.read_bytes() for file in logs)
+    assert [file for file in logs if secret.encode() in file.read_bytes()] == []
 
 
 @pytest.mark.parametrize(

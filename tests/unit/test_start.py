@@ -160,8 +160,8 @@ def test_submit_refuses_what_the_nodes_can_never_give(
     from paretune.distributed import ray_jobs as jobs
     from paretune.distributed.node_tasks import ClusterNode
 
-    monkeypatch.setattr(jobs, "_client", lambda _: nullcontext(None))
-    monkeypatch.setattr(jobs, "_nodes", lambda _: [ClusterNode("head", {"CPU": 4.0, "GPU": 1.0}, {})])
+    monkeypatch.setattr(jobs, "connected", lambda _: nullcontext(None))
+    monkeypatch.setattr(jobs, "living_nodes", lambda _: [ClusterNode("head", {"CPU": 4.0, "GPU": 1.0}, {})])
     words = ["submit", "job.yaml", "--address", "http://head:8265", "--set", f"output={place}/runs"]
     refused = {
         "resources.gpu=2": "a trial asks for CPU: 1, GPU: 2 on one node",
@@ -171,7 +171,7 @@ def test_submit_refuses_what_the_nodes_can_never_give(
     for change, why in refused.items():
         assert main([*words, "--set", change]) == 2
         assert why in capsys.readouterr().err
-    monkeypatch.setattr(jobs, "_staged", lambda *_: pytest.fail("it may go on"))
+    monkeypatch.setattr(jobs, "staged", lambda *_: pytest.fail("it may go on"))
     with pytest.raises(pytest.fail.Exception, match="it may go on"):
         main([*words, "--set", "training={device: cuda, workers: 1}"])
 

@@ -33,7 +33,8 @@ class Carried:
 
     def metadata(self) -> dict[str, str]:
         """Return what a submission's metadata holds of this: names, no values."""
-        return {"paretune_env": json.dumps(self.variables), "paretune_pip": json.dumps(self.pip)}
+        told = {"paretune_env": self.variables, "paretune_pip": self.pip}
+        return {key: json.dumps(names) for key, names in told.items() if names}
 
     def with_those_of(self, metadata: Mapping[str, str]) -> Carried:
         """Return this with what an earlier submission took along."""

@@ -93,7 +93,7 @@ def resume(
         if known and not known[0].status.is_terminal():
             running = known[0].submission_id
             raise UserError(f"sweep {name!r} still runs as {running}: {command('logs', running, '--address', address)}")
-        folder = runs or folder_of(known, name, address)
+        folder, name = runs or folder_of(known, name, address), name_of(known, name)
         carried = carried.with_those_of(known[0].metadata if known else {})
         with staged(carried=carried) as package:
             words = ["resume", name, "--runs", folder, *options, "--address", "auto"]
@@ -138,6 +138,11 @@ def submissions_of(client: JobSubmissionClient, word: str) -> list[Any]:
     jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
     jobs.sort(key=lambda job: -(job.start_time or 0))
     return [job for job in jobs if word in (job.submission_id, job.metadata[SWEEP])]
+
+
+def name_of(submissions: Sequence[Any], word: str) -> str:
+    """Return the name of the sweep of some submissions, which may have been asked for by that of a submission."""
+    return str(submissions[0].metadata[SWEEP]) if submissions else word
 
 
 def folder_of(submissions: Sequence[Any], name: str, address: str) -> str:
