@@ -132,6 +132,9 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
         time.sleep(0.5)
     stopped = submit(far, head, "stop", "tiny", "--json")
     assert json.loads(stopped.stdout)["state"] in ("stopped", "failed"), stopped
+    kept = json.loads(stopped.stdout)["folder"]
+    assert (kept["state"], kept["done"]) == ("stopped", len(list((place.runs / "tiny").glob("trials/*/record.json"))))
+    assert kept["done"] >= 1
     assert not (place.runs / "tiny" / "finished").exists()
     refused = place.run("resume", "tiny")
     assert refused.returncode == 2
@@ -143,6 +146,15 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     front = json.loads(place.run("front", "tiny", "--json").stdout)
     assert front["baseline"]["trial"] == 0
     assert json.loads(submit(far, head, "front", "tiny", "--json").stdout) == front
+    picked = submit(far, head, "pick", "tiny", "--out", "chosen", "--json")
+    assert picked.returncode == 0, picked
+    chosen = json.loads(picked.stdout)
+    assert chosen["folder"] == "chosen"
+    assert front["best"]["trial"] == chosen["trial"]
+    for file in (place.runs / "tiny" / "trials" / f"{chosen['trial']:04d}" / "artefact").iterdir():
+        assert (far.folder / "chosen" / file.name).read_bytes() == file.read_bytes()
+    forgotten = submit(far, head, "status", "--runs", str(place.runs), "--json")
+    assert json.loads(forgotten.stdout)["forgotten"] == []
     state = json.loads(submit(far, head, "watch", "tiny", "--json").stdout)
     assert state["state"] == "finished"
     compared = json.loads((place.runs / "tiny" / "comparison.json").read_text())
