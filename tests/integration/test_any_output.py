@@ -57,6 +57,7 @@ VERBS: dict[tuple[str, ...], int] = {
     ("evaluate", "kunstwerk_é", "--data", "jöb.yaml", "--out", "bilder_é"): 0,
     ("evaluate", "--annotations", "wahr_é.json", "--detections", "gefunden_é.json"): 0,
     ("logs", "größe", "--address", "http://127.0.0.1:9"): 2,
+    ("cluster", "check", "jöb.yaml", "--set", "output=/läufe", "--address", "http://127.0.0.1:9"): 2,
     ("stop", "größe", "--address", "http://127.0.0.1:9"): 2,
     ("front", "mine", "--runs", "läufe"): 0,
     ("watch", "mine", "--runs", "läufe", "--once"): 1,

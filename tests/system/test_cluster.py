@@ -151,8 +151,10 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     chosen = json.loads(picked.stdout)
     assert chosen["folder"] == "chosen"
     assert front["best"]["trial"] == chosen["trial"]
-    for file in (place.runs / "tiny" / "trials" / f"{chosen['trial']:04d}" / "artefact").iterdir():
-        assert (far.folder / "chosen" / file.name).read_bytes() == file.read_bytes()
+    artefact = place.runs / "tiny" / "trials" / f"{chosen['trial']:04d}" / "artefact"
+    files = [file.relative_to(artefact) for file in artefact.rglob("*") if file.is_file()]
+    assert files
+    assert all((far.folder / "chosen" / file).read_bytes() == (artefact / file).read_bytes() for file in files)
     forgotten = submit(far, head, "status", "--runs", str(place.runs), "--json")
     assert json.loads(forgotten.stdout)["forgotten"] == []
     state = json.loads(submit(far, head, "watch", "tiny", "--json").stdout)
@@ -168,6 +170,25 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     assert "succeeded" in listed.stdout
     one = submit(place, head, "status", listed.stdout.split()[0])
     assert "front of tiny" in one.stdout
+
+
+def test_the_cluster_is_checked_for_a_job_and_nothing_is_left(place, head):
+    before = submit(place, head, "status").stdout
+    words = ("tiny.yaml", "--set", f"output={place.runs}")
+    done = submit(place, head, "cluster", "check", *words, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = {one["check"]: one for one in json.loads(done.stdout)["checks"]}
+    assert {"node", "packages", "trials", "target local", "output folder"} <= set(checks)
+    assert {one["state"] for one in checks.values()} == {"ok"}
+    assert not place.runs.exists()
+    done = submit(place, head, "submit", *words, "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "target local" in done.stdout
+    assert "baseline" in done.stdout  # of the estimate
+    assert submit(place, head, "status").stdout == before
+    done = submit(place, head, "cluster", "check", *words, "--set", "targets={board: {labels: {board: jetson}}}")
+    assert done.returncode == 1
+    assert "no node of the cluster has label board=jetson" in done.stdout
 
 
 def test_what_the_cluster_does_not_have_is_refused_before_it_is_submitted(place, head):

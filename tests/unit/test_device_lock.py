@@ -608,3 +608,23 @@ def test_who_works_beside_a_measurement_cannot_measure_at_once(two_cores):
         assert sorted(os.sched_getaffinity(0)) == two_cores
         with sharing_cores(cores), shared_device("cpu", patience=0.2):
             assert os.sched_getaffinity(0) == {0}
+
+
+def test_users_share_a_folder_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_locks: Path) -> None:
+    monkeypatch.setattr(device_lock, "lock_folder", lock_folder)  # ours, not that of the tests
+    monkeypatch.setenv("PARETUNE_LOCKS", str(tmp_path))
+    tmp_path.chmod(0o777)
+    assert lock_folder() == tmp_path
+    with shared_device("cpu"):
+        made = list(tmp_path.iterdir())
+        assert {path.suffix for path in made} == {".lock", ".gate", ".note"}
+        assert {path.stat().st_mode & 0o777 for path in made} == {0o666}
+    for mode in (0o1777, 0o500):
+        tmp_path.chmod(mode)
+        if mode == 0o1777 or os.geteuid():
+            with pytest.raises(RuntimeError, match="install -d -m 0777"):
+                lock_folder()
+    tmp_path.chmod(0o777)
+    monkeypatch.setenv("PARETUNE_LOCKS", str(tmp_path / "absent"))
+    with pytest.raises(RuntimeError, match="PARETUNE_LOCKS"):
+        lock_folder()

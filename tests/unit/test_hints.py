@@ -59,6 +59,7 @@ PROVOKED = {
     "cli/optimize.py": 1,  # system/test_documented.py
     "cli/advise.py": 1,  # system/test_documented.py
     "distributed/ray_jobs.py": 4,  # test_ray_jobs.py, system/test_cluster.py
+    "workflows/like_machines.py": 1,  # test_like_machines.py
     "cli/cluster.py": 2,  # test_ray_jobs.py
     "data/scanned_dataset.py": 1,  # here
     "data/left_out.py": 1,  # test_data_left_out.py: a split without objects

@@ -12,6 +12,7 @@ from ray import cloudpickle
 
 from paretune.config.job import Job
 from paretune.core.errors import UserError
+from paretune.distributed import node_tasks
 from paretune.distributed import ray_session as session
 from paretune.reports.front_page import packed
 from paretune.results.front_data import SweepView, data_of
@@ -40,7 +41,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     (made.folder / "sweep.json").write_text(json.dumps(facts))
     (made.folder / "space.yaml").write_text("runtime: {choices: [onnxruntime, eager]}\n")
     write_sweep(made.folder, fake_records())
-    for name in ("take_baseline", "train_baseline", "refuse_impossible"):
+    for name in ("take_baseline", "train_baseline", "refuse_impossible", "note_machines"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
     monkeypatch.setattr(session, "session", lambda *_, **__: nullcontext())
     monkeypatch.setattr(session, "cores", lambda: 1)
@@ -104,8 +105,10 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
     """Ray starts the driver on the head, which may be another machine than the target."""
     on_nodes, where = [], []
 
-    def on_a_node(work: Any, resources: Any, runs: Path, address: str) -> Any:
-        on_nodes.append((resources, runs, address))
+    monkeypatch.setattr(node_tasks, "cluster_nodes", list)
+
+    def on_a_node(work: Any, resources: Any, runs: Path, address: str, labels: Any) -> Any:
+        on_nodes.append((resources, runs, address, labels))
         where.append("node")
         return cloudpickle.loads(cloudpickle.dumps(work))()
 
@@ -116,11 +119,11 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
         return {**comparison(), "notes": ["told there"]}
 
     facts = sweep.folder / "sweep.json"
-    job = {**JOB, "resources": {"cpu": 2, "gpu": 1, "custom": {"target": 1}}}
+    job = {**JOB, "resources": {"cpu": 2, "gpu": 1, "custom": {"target": 1}, "labels": {"pool": "train"}}}
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "job": Job.model_validate(job).tree()}))
     monkeypatch.setattr(session, "on_a_node", on_a_node)
     assert run(sweep, measured, address="auto").finished
-    assert on_nodes == [({"CPU": 2, "GPU": 1, "target": 1}, sweep.runs, "auto")]
+    assert on_nodes == [({"CPU": 2, "GPU": 1, "target": 1}, sweep.runs, "auto", {"pool": "train"})]
     assert comparison_of(sweep) == {**comparison(), "notes": ["told there"]}
 
 

@@ -183,7 +183,7 @@ class Quiet(SweepReporter):
 @pytest.fixture
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """A sweep for two targets whose trials are all done."""
-    for name in ("take_baseline", "train_baseline", "refuse_impossible"):
+    for name in ("take_baseline", "train_baseline", "refuse_impossible", "note_machines"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
     monkeypatch.setattr(session, "session", lambda *_, **__: nullcontext())
     monkeypatch.setattr(session, "cores", lambda: 1)

@@ -1,4 +1,4 @@
-"""``submit``, ``status``, ``logs`` and ``stop``: sweeps on a Ray cluster."""
+"""``submit``, ``status``, ``logs``, ``stop`` and ``cluster check``: sweeps on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import INCOMPLETE, answering, first_argument, job_arguments, json_argument
+from paretune.cli.options import INCOMPLETE, answering, first_argument, job_arguments, json_argument, overrides
 from paretune.cli.remote import carried, carried_arguments, runs_of
 from paretune.cli.resolve import tried_first
 from paretune.config.output_folder import DEFAULT
@@ -21,6 +21,8 @@ def add(verbs: Any) -> None:
     job_arguments(submit)
     first_argument(submit)
     _address(submit)
+    text = "print what the cluster has for the job, which stage runs where, and an estimate of time; submit nothing"
+    submit.add_argument("--dry-run", action="store_true", help=text)
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
     carried_arguments(submit)
     json_argument(submit, "one JSON object when it is submitted, or with the log, at its end")
@@ -45,6 +47,15 @@ def add(verbs: Any) -> None:
     json_argument(stop)
     stop.set_defaults(run=answering(_stop))
 
+    parts = verbs.add_parser("cluster", help="check a Ray cluster").add_subparsers(metavar="VERB", required=True)
+    text = "compare what a cluster has with what a job needs: nodes, versions, folders, targets, clocks, locks"
+    check = parts.add_parser("check", help=text, epilog="exit code: 0 ready, 1 something essential fails")
+    check.add_argument("job", type=Path, nargs="?", metavar="JOB.yaml", help="(default: what every job needs)")
+    check.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one field of the job")
+    _address(check)
+    json_argument(check)
+    check.set_defaults(run=answering(_check), trials=None)
+
 
 def _address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -60,6 +71,8 @@ def _submit(given: argparse.Namespace) -> int:
 
     changes, promises = tried_first(given)
     plan = read_plan(given.job, changes, here=False)
+    if given.dry_run:
+        return _dry_run(given, plan)
     name = new_sweep_name(given.name or given.job.stem)
     trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_unfit_cluster, plan.job)
@@ -68,6 +81,39 @@ def _submit(given: argparse.Namespace) -> int:
     told = {"sweep": name, "submission": submission, "address": given.address}
     given.answer({**told, "followed": wait, "exit_code": code})
     return code
+
+
+def _dry_run(given: argparse.Namespace, plan: Any) -> int:
+    """Print the check of a cluster for a job, and an estimate of the sweep's time by the cluster."""
+    from paretune.distributed.cluster_verbs import estimate_from
+
+    code, told = _checked(given, plan.job)
+    if code == 0:
+        answer = estimate_from(given.address, plan.job.tree(), plan.space_text, given.name or given.job.stem)
+        print(answer.out or answer.err, end="")
+        told["estimate"] = answer.out.splitlines() if answer.code == 0 else None
+        told["estimate_missing"] = None if answer.code == 0 else answer.err.strip()
+    given.answer(told)
+    return code
+
+
+def _check(given: argparse.Namespace) -> int:
+    from paretune.config.plan import read_plan
+
+    job = None if given.job is None else read_plan(given.job, overrides(given), here=False).job
+    code, told = _checked(given, job)
+    given.answer(told)
+    return code
+
+
+def _checked(given: argparse.Namespace, job: Any) -> tuple[int, dict[str, Any]]:
+    """Print the check of a cluster, and return the exit code and the results as plain data."""
+    from paretune.workflows.cluster_check import examine_cluster
+    from paretune.workflows.doctor import examined_text, examined_tree, is_usable
+
+    found = examine_cluster(given.address, job)
+    print(examined_text(found))
+    return 0 if is_usable(found) else INCOMPLETE, {"address": given.address, **examined_tree(found)}
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -45,6 +45,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "status": ("--address http://head:8265", "quickstart --address http://head:8265"),
     "logs": ("quickstart --address http://head:8265 --follow",),
     "stop": ("quickstart --address http://head:8265",),
+    "cluster check": (
+        "--address http://head:8265",
+        "jobs/voc.yaml --set dataset.voc.root=/shared/VOC --set output=/shared/runs --address http://head:8265",
+    ),
     "doctor": ("", "--json"),
     "completion": ("bash > ~/.local/share/bash-completion/completions/paretune",),
     "data check": ("/data/BCCD", "jobs/quickstart.yaml --picture seen.png"),

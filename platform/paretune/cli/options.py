@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
 def doing(words: Sequence[str], given: argparse.Namespace) -> str:
     """Return a command's verb and the name of its subject."""
-    verb = list(words[: 2 if words[0] in ("data", "mlflow") else 1])
+    verb = list(words[: 2 if words[0] in ("cluster", "data", "mlflow", "store") else 1])
     values = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
     if (about := next((value for value in values if value), None)) is not None:
         first = about[0] if isinstance(about, list) else about

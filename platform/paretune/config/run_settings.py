@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from paretune.core.spec import Spec
+from paretune.core.target import checked_labels
 from paretune.core.types import LIMIT, Thresholds
 
 
@@ -30,6 +31,14 @@ class Resources(Spec):
     """GPUs."""
     custom: dict[str, float] = Field(default_factory=dict)
     """Custom resources, such as the one that marks a target's nodes."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the Ray nodes on which the baseline and all trials train, such as `{pool: train}` for nodes that were
+    started with `ray start --labels pool=train`; a value may be `in(a, b)` or `!a`. None is any node."""
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        return checked_labels(labels)
 
     def by_ray_name(self) -> dict[str, float]:
         """Return the requested resources by Ray's names."""

@@ -37,6 +37,18 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
+def checked_labels(labels: dict[str, str]) -> dict[str, str]:
+    """Return label selectors of Ray.
+
+    Raises:
+        ValueError: a value is none.
+    """
+    for name, value in labels.items():
+        if not re.fullmatch(SELECTOR, value):
+            raise ValueError(f"{name}: {value!r} is no label: expected a value, !value, in(a, b) or !in(a, b)")
+    return labels
+
+
 Device = str
 """Kind of device that networks run on: a row of ``DEVICES``, or one that an installed runtime declares."""
 
@@ -75,10 +87,7 @@ class Target(Spec):
     @field_validator("labels")
     @classmethod
     def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        for name, value in labels.items():
-            if not re.fullmatch(SELECTOR, value):
-                raise ValueError(f"{name}: {value!r} is no label: expected a value, !value, in(a, b) or !in(a, b)")
-        return labels
+        return checked_labels(labels)
 
     @field_validator("resources")
     @classmethod

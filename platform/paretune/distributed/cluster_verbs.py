@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.core.errors import UserError
 from paretune.distributed.job_environment import runtime_environment, staged
 from paretune.distributed.ray_dashboard import connected
-from paretune.distributed.ray_jobs import folder_of, name_of, submissions_of
+from paretune.distributed.ray_jobs import folder_of, log_at_end, name_of, submissions_of
 from paretune.distributed.verb_answer import FETCH, VerbAnswer, answer_in, unpack_folder
 from paretune.storage.atomic_files import new_folder
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 VERB = "paretune_verb"
 """Key of the metadata of such a job."""
@@ -44,34 +46,52 @@ def answer_from(
         UserError: no cluster answers, the output folder is not known, or the verb gives no answer.
     """
     with connected(address) as client:
-        fetch = [] if out is None else [FETCH]
         known = submissions_of(client, sweep or "")
         folder = runs or folder_of(known, sweep or "", address)
         if sweep is not None:
             name = name_of(known, sweep)
             words = [name + word[len(sweep) :] if word.partition("/")[0] == sweep else word for word in words]
         with staged() as package:
-            entry = ["python", "-m", "paretune.distributed.verb_answer", *fetch, *words, "--runs", folder]
-            job = client.submit_job(
-                entrypoint=shlex.join(entry), runtime_env=runtime_environment(package), metadata={VERB: words[0]}
-            )
-        end = time.monotonic() + LIMIT_S
-        try:
-            while not client.get_job_status(job).is_terminal() and time.monotonic() < end:
-                time.sleep(0.3)
-        except KeyboardInterrupt:
-            client.stop_job(job)
-            raise
-        log = client.get_job_logs(job)
-        if (answer := answer_in(log)) is not None:
-            if out is not None and answer.wrote:
-                with new_folder(out) as draft:
-                    unpack_folder(log, draft)
-            client.delete_job(job)
-            return answer
-        why = client.get_job_info(job).message or ""
-        last = " | ".join((log.strip() or why).splitlines()[-3:])
-        raise UserError(f"{address}: `paretune {shlex.join(words)}` gave no answer there; the job {job} said: {last}")
+            return _answered(client, package, [*words, "--runs", folder], address, out)
+
+
+def estimate_from(address: str, job: Mapping[str, Any], space_text: str, name: str) -> VerbAnswer:
+    """Estimate a sweep's time on a cluster's head, from an earlier sweep there or a short probe.
+
+    Args:
+        address: of the head's dashboard.
+        job: the checked job, every field with its value.
+        space_text: its search space.
+        name: of the sweep.
+
+    Raises:
+        UserError: no cluster answers, or the verb gives no answer.
+    """
+    with connected(address) as client, staged(job, space_text) as package:
+        words = ["sweep", "job.yaml", "--name", name, "--dry-run", "--address", "auto"]
+        return _answered(client, package, words, address)
+
+
+def _answered(
+    client: JobSubmissionClient, package: Path, words: Sequence[str], address: str, out: Path | None = None
+) -> VerbAnswer:
+    """Run a verb on the head in a folder of ours, and return its answer; the folder that it writes is then ``out``.
+
+    Raises:
+        UserError: it gives none.
+    """
+    entry = shlex.join(["python", "-m", "paretune.distributed.verb_answer", *([] if out is None else [FETCH]), *words])
+    job = client.submit_job(entrypoint=entry, runtime_env=runtime_environment(package), metadata={VERB: words[0]})
+    log = log_at_end(client, job, limit=LIMIT_S)
+    if (answer := answer_in(log)) is not None:
+        if out is not None and answer.wrote:
+            with new_folder(out) as draft:
+                unpack_folder(log, draft)
+        client.delete_job(job)
+        return answer
+    why = client.get_job_info(job).message or ""
+    last = " | ".join((log.strip() or why).splitlines()[-3:])
+    raise UserError(f"{address}: `paretune {shlex.join(words)}` gave no answer there; the job {job} said: {last}")
 
 
 def forgotten_sweeps(address: str, runs: str, known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +23,8 @@ class ClusterNode:
     resources: Mapping[str, float]
     """Custom and other resources by Ray's names, used ones included."""
     labels: Mapping[str, str]
+    node_id: str = ""
+    """Ray's name for it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,12 @@ def cluster_nodes() -> list[ClusterNode]:
     import ray
 
     return [
-        ClusterNode(node.get("NodeManagerHostname") or node["NodeID"], node["Resources"], node.get("Labels") or {})
+        ClusterNode(
+            f"{node.get('NodeManagerHostname') or ''} ({node['NodeID'][:6]})",
+            node["Resources"],
+            node.get("Labels") or {},
+            node["NodeID"],
+        )
         for node in ray.nodes()
         if node["Alive"]
     ]
@@ -76,6 +86,44 @@ def _offer(node: ClusterNode) -> str:
     resources = [f"{n}: {a:g}" for n, a in node.resources.items() if n not in usual and not n.startswith("node:")]
     labels = [f"{name}={value}" for name, value in node.labels.items() if not name.startswith("ray.io/")]
     return ", ".join([*labels, *resources]) or "no labels"
+
+
+def node_name() -> str:
+    """Return the name of the node that this process runs on, as `ClusterNode` has it; that of the host without Ray."""
+    host, ray = socket.gethostname(), sys.modules.get("ray")  # a process that has not imported it is no worker
+    return f"{host} ({ray.get_runtime_context().get_node_id()[:6]})" if ray and ray.is_initialized() else host
+
+
+def call_on_each(
+    work: Callable[[], Any], nodes: Sequence[ClusterNode], *, seconds: float
+) -> dict[str, tuple[Any, str | None]]:
+    """Call a function on some nodes, and return its result or why there is none, by the name of the node.
+
+    It takes no CPUs of Ray's, so that it never waits for trials.
+
+    Args:
+        work: function without arguments.
+        nodes: to call it on.
+        seconds: time limit.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    calls, found, end = {}, dict[str, tuple[Any, str | None]](), time.monotonic() + seconds
+    for node in nodes:
+        place = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=place)(_result_or_error)
+        calls[node.name] = task.remote(work)
+    for name, call in calls.items():
+        try:
+            result, kind, why = ray.get(call, timeout=max(0.1, end - time.monotonic()))
+            found[name] = (result, None if kind is None else why)
+        except GetTimeoutError:
+            found[name] = (None, f"gave no answer within {seconds:g} s")
+        except RayError as error:
+            found[name] = (None, one_line(error))
+    return found
 
 
 def call_on_node(work: Callable[[], Any], request: NodeRequest, *, seconds: float | None = None) -> Any:

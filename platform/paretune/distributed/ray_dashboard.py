@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def connected(address: str) -> Iterator[JobSubmissionClient]:
 
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
+    logging.getLogger("ray").setLevel(logging.WARNING)  # else each upload of a folder is told in two lines
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:

@@ -254,6 +254,18 @@ def status_text(submissions: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) or "no sweeps have been submitted to this cluster"
 
 
+def log_at_end(client: JobSubmissionClient, job: str, *, limit: float) -> str:
+    """Return the log of a short job when it has ended, or after so many seconds; Ctrl-C stops it."""
+    end = time.monotonic() + limit
+    try:
+        while not client.get_job_status(job).is_terminal() and time.monotonic() < end:
+            time.sleep(0.3)
+    except KeyboardInterrupt:
+        client.stop_job(job)
+        raise
+    return str(client.get_job_logs(job))
+
+
 def follow(client: JobSubmissionClient, submission: str, address: str) -> int:
     """Print the job's log until it ends and return the exit code; Ctrl-C or a lost head leaves the job running."""
     from aiohttp import ClientError

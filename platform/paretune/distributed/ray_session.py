@@ -189,7 +189,13 @@ def _remove_left_session(runs: Path) -> None:
         end_session(left)
 
 
-def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Path, address: str | None) -> Any:
+def on_a_node(
+    work: Callable[[], Any],
+    resources: Mapping[str, float],
+    runs: Path,
+    address: str | None,
+    labels: Mapping[str, str] | None = None,
+) -> Any:
     """Call a function in a worker of a cluster, on a node that is the target; the driver itself runs on the head.
 
     Args:
@@ -197,6 +203,7 @@ def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Pat
         resources: of the call, by Ray's names; those of a trial place it on the target.
         runs: output folder.
         address: of the cluster; None calls it in this process.
+        labels: of the node; None is any.
 
     Returns:
         The function's result.
@@ -211,7 +218,13 @@ def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Pat
         from ray.exceptions import RayError, RayTaskError
 
         custom = dict(resources)
-        options = {"num_cpus": custom.pop("CPU", 0), "num_gpus": custom.pop("GPU", None), "resources": custom}
+        options: dict[str, Any] = {
+            "num_cpus": custom.pop("CPU", 0),
+            "num_gpus": custom.pop("GPU", None),
+            "resources": custom,
+        }
+        if labels:
+            options["label_selector"] = dict(labels)
         try:
             done, why = ray.get(ray.remote(max_retries=0, **options)(_done_or_why).remote(work))
         except RayTaskError:  # a fault of ours

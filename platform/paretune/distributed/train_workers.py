@@ -8,11 +8,13 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
+from paretune.distributed.node_tasks import NodeRequest, cluster_nodes
 from paretune.storage.atomic_files import write_text
 from paretune.training.history import TrainingStep, epochs_of, no_step
 from paretune.training.settings import Training
@@ -24,6 +26,7 @@ MISTAKE = "mistake.json"
 FAILURES = 2
 """Times that a training is resumed from its last saved state after a worker died."""
 POLL_S = 0.2
+_LABELS: ContextVar[dict[str, str] | None] = ContextVar("labels", default=None)
 _ENVIRONMENT = {
     # Ray asks its workers every 2 s by default whether they are done
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_S),
@@ -32,6 +35,16 @@ _ENVIRONMENT = {
     # paths in a job are relative to where the user stands, not to a folder of Ray's
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
+
+
+@contextmanager
+def training_nodes(labels: Mapping[str, str]) -> Iterator[None]:
+    """Have the workers of trainings inside the block run on nodes with these labels."""
+    token = _LABELS.set(dict(labels))
+    try:
+        yield
+    finally:
+        _LABELS.reset(token)
 
 
 def train_with_ray(
@@ -96,7 +109,12 @@ def _fit(
         _work,
         train_loop_config={"order": order, "threads": cpus},
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=_share(cpus, use_gpu)),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=use_gpu,
+            resources_per_worker=_share(cpus, use_gpu),
+            label_selector=_LABELS.get() or None,
+        ),
         run_config=RunConfig(
             name="ray",
             storage_path=str(order.work),
@@ -177,9 +195,8 @@ def room_for(settings: Training, tell: Callable[[str], None] = lambda _: None) -
     Raises:
         UserError: the nodes lack the resources.
     """
-    import ray
-
-    return room_on(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]], tell)
+    own = NodeRequest(_LABELS.get() or {})
+    return room_on(settings, [node.resources for node in cluster_nodes() if own.fits(node)], tell)
 
 
 def room_on(

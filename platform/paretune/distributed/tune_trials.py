@@ -21,6 +21,7 @@ def run_trials(
     *,
     concurrent: int,
     resources: Mapping[str, float],
+    labels: Mapping[str, str] | None = None,
     folder: Path,
     nested: bool = False,
     scheduler: TrialScheduler | None = None,
@@ -32,6 +33,7 @@ def run_trials(
         searcher: makes proposals.
         concurrent: trials at the same time.
         resources: of one trial, by Ray's names ("CPU", "GPU", custom ones).
+        labels: of the nodes that run them; None is any node.
         folder: for Tune's own files.
         nested: whether trials start training workers of their own. Each trial then gets its own process, whose end
             stops them.
@@ -39,9 +41,11 @@ def run_trials(
     """
     from ray import tune
 
+    selector = {"bundle_label_selector": [dict(labels)]} if labels else {}
+    place = tune.PlacementGroupFactory([dict(resources)], **selector)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tune.Tuner(
-        tune.with_resources(functools.partial(_reported, trial), tune.PlacementGroupFactory([dict(resources)])),
+        tune.with_resources(functools.partial(_reported, trial), place),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,

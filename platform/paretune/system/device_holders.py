@@ -52,6 +52,10 @@ def say_what(words: str) -> None:
     os.environ[DOING] = words
 
 
+LOCKS = "PARETUNE_LOCKS"
+"""Environment variable with the folder of the locks, which users and containers of one host may share."""
+
+
 def doing() -> dict[str, str]:
     """Return the environment variables with which another process's children have the same work."""
     return {DOING: os.environ[DOING]} if DOING in os.environ else {}
@@ -62,10 +66,19 @@ def _what() -> str:
     return " ".join(work.split())[:200] if work not in {"", "-c", "-m"} else "a Python program"
 
 
+def open_lock(path: Path, flags: int = 0) -> int:
+    """Open or make a file of the locks, which other users may open where ``PARETUNE_LOCKS`` names the folder."""
+    handle = os.open(path, flags | os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if os.environ.get(LOCKS):
+        with suppress(PermissionError):  # another user made it, and let all open it
+            os.fchmod(handle, 0o666)
+    return handle
+
+
 def write_note(folder: Path, device: str, *, alone: bool) -> tuple[Path, int]:
     """Write a note that this process waits for a device; returns its file and the open, locked handle."""
     draft = folder / f"{device}.{uuid.uuid4().hex}.draft"
-    handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    handle = open_lock(draft, os.O_EXCL)
     fcntl.flock(handle, fcntl.LOCK_EX)
     _put(handle, alone, has=False)
     note = draft.with_suffix(".note")

@@ -27,7 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from paretune.system.cpu_cores import process_on
-from paretune.system.device_holders import holders
+from paretune.system.device_holders import LOCKS, holders
 from paretune.system.device_waiter import DeviceWaiter, close_in_children, unlock
 
 HOST = "cpu"
@@ -68,14 +68,16 @@ def sharing_cores(cores: SharedCores) -> Iterator[None]:
 
 
 def lock_folder() -> Path:
-    """Return the folder of the locks and of their holders' notes, one per user and machine.
+    """Return the folder of the locks and of their holders' notes: ``PARETUNE_LOCKS``, else one per user and machine.
 
-    It is in ``/tmp`` and does not depend on TMPDIR, which batch systems set for each job: two jobs on one machine must
-    use the same files.
+    The latter is in ``/tmp`` and does not depend on TMPDIR, which batch systems set for each job: two jobs on one
+    machine must use the same files.
 
     Raises:
-        RuntimeError: the path is not a folder, or belongs to another user.
+        RuntimeError: the path is not a folder, belongs to another user, or cannot be written.
     """
+    if named := os.environ.get(LOCKS):
+        return _shared_folder(Path(named))
     shared = Path("/tmp")  # noqa: S108 - the place must be fixed; its owner is checked below
     root = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     folder = root / f"paretune-locks-{os.getuid()}"
@@ -83,6 +85,21 @@ def lock_folder() -> Path:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise RuntimeError(f"{folder} is not a folder of this user: remove it, devices are locked there")
+    return folder
+
+
+def _shared_folder(folder: Path) -> Path:
+    """Return a folder that several users and containers of one host share.
+
+    Raises:
+        RuntimeError: it is none, this user cannot write it, or it is sticky: nobody then opens the files of others.
+    """
+    usable = folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    if not usable or folder.stat().st_mode & stat.S_ISVTX:
+        raise RuntimeError(
+            f"{LOCKS}={folder}: expected a folder that all users of the devices may write, without the sticky bit: "
+            f"install -d -m 0777 {folder}"
+        )
     return folder
 
 

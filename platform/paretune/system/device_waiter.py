@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from paretune.system.device_holders import causes, holders, note_held, write_note
+from paretune.system.device_holders import causes, holders, note_held, open_lock, write_note
 
 MOMENT = 0.05
 """Seconds of waiting before a line about it is printed."""
@@ -90,7 +90,7 @@ class DeviceWaiter:
         """Return the handle of a locked file; repeated if a cleaner of temporary files removed the file meanwhile."""
         path = self._folder / f"{self._name}.{part}"
         while True:
-            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            handle = open_lock(path)
             _open.add(handle)
             try:
                 if not _soon(handle, mode, time.monotonic() + MOMENT) and not self._patiently(handle, mode):

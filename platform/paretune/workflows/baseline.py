@@ -13,6 +13,7 @@ from paretune.core.counts import counted
 from paretune.core.errors import UserError
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
+from paretune.distributed.train_workers import training_nodes
 from paretune.evaluation.learned import unlearned_reason
 from paretune.results.sweep_folder import Sweep
 from paretune.search.space import Space
@@ -134,7 +135,7 @@ def train_baseline(
         return
     order = _baseline_order(sweep)
     say(f"baseline: {counted(order.settings.epochs, 'epoch')} at {order.size}")
-    with divergence_as_user_error(order):
+    with divergence_as_user_error(order), training_nodes(sweep.job.resources.labels):
         train_order(order, say, on_step, elsewhere=elsewhere)
 
 

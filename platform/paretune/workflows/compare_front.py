@@ -270,7 +270,7 @@ def _placed(sweep: Sweep, work: Callable[[], Any], address: str | None) -> Any:
 
     job, target = sweep.job, sweep.job.target
     if not target.elsewhere:
-        return session.on_a_node(work, job.resources.by_ray_name(), sweep.runs, address)
+        return session.on_a_node(work, job.resources.by_ray_name(), sweep.runs, address, job.resources.labels)
     with session.session(sweep.runs, address):
         limit = job.search.stage_hours * 3600
         return call_on_node(work, NodeRequest(target.labels, target.resources), seconds=limit or None)

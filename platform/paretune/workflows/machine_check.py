@@ -130,9 +130,11 @@ def refuse_impossible(job: Job, *, elsewhere: bool) -> None:
     Raises:
         UserError: names the resources of the job and of the nodes.
     """
-    refuse_small_cluster(job, session.nodes(), elsewhere=elsewhere)
-    if any(target.elsewhere for target in job.targets.values()):
-        refuse_without_nodes(job, cluster_nodes())
+    placed = job.resources.labels or any(target.elsewhere for target in job.targets.values())
+    nodes = cluster_nodes() if placed else []
+    own = trial_nodes(job, nodes) if job.resources.labels else []
+    refuse_small_cluster(job, [node.resources for node in own] or session.nodes(), elsewhere=elsewhere)
+    refuse_without_nodes(job, nodes)
 
 
 def refuse_unfit_cluster(job: Job, nodes: Sequence[ClusterNode]) -> None:
@@ -141,8 +143,20 @@ def refuse_unfit_cluster(job: Job, nodes: Sequence[ClusterNode]) -> None:
     Raises:
         UserError: names what the job asks for and what the nodes have.
     """
-    refuse_small_cluster(job, [node.resources for node in nodes])
+    refuse_small_cluster(job, [node.resources for node in trial_nodes(job, nodes)])
     refuse_without_nodes(job, nodes)
+
+
+def trial_nodes(job: Job, nodes: Sequence[ClusterNode]) -> list[ClusterNode]:
+    """Return the nodes with the labels of a job's trials.
+
+    Raises:
+        UserError: there is none.
+    """
+    request = NodeRequest(job.resources.labels)
+    if reason := node_missing_reason(request, nodes):
+        raise UserError(f"resources.labels: {reason}")
+    return [node for node in nodes if request.fits(node)]
 
 
 def refuse_without_nodes(job: Job, nodes: Sequence[ClusterNode]) -> None:

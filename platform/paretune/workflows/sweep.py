@@ -20,6 +20,7 @@ from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import COMPARE, MeasureFront, compare_at_end, compare_front, comparison_failed
 from paretune.workflows.core_sharing import decide_sharing
+from paretune.workflows.like_machines import note_machines
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs
 from paretune.workflows.stages import Stages
@@ -69,6 +70,7 @@ def run_sweep(
             the job asks for, the eager baseline failed, a resumed sweep has changed, or the disk is full.
     """
     from paretune.distributed import ray_session as session
+    from paretune.distributed.node_tasks import cluster_nodes
 
     with (
         session.terminated_like_interrupted(),
@@ -87,6 +89,8 @@ def run_sweep(
                 reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
+                    if address is not None:
+                        note_machines(sweep, cluster_nodes(), accept=accept_changes)
                     with stages.stage("baseline"):
                         train_baseline(sweep, reporter.say, stages.on_step, elsewhere=address is not None)
                     with stages.stage("probe"):
@@ -165,6 +169,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
             searcher,
             concurrent=job.search.concurrent,
             resources=resources,
+            labels=job.resources.labels,
             folder=sweep.folder,
             nested=job.training.by_ray,
             scheduler=job.search.scheduler.build(),

@@ -14,6 +14,7 @@ from paretune.core.hints import command
 from paretune.core.types import Data
 from paretune.profiling.environment import environment
 from paretune.results.sweep_folder import Sweep
+from paretune.workflows.like_machines import machine_of
 
 CLUSTER = "http://HEAD:8265"
 """How a cluster is named in a command where its address is not known."""
@@ -21,8 +22,6 @@ KEY = "identity"
 """Key of the sweep's file that holds the identity."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "optuna")
 """Packages, besides those of the runtimes, whose versions change what a trial computes."""
-MACHINE = ("cpu", "machine_cores", "architecture", "device", "gpu")
-"""Facts of a machine that are compared."""
 _SHOWN = 12
 """Most lines of a difference that are printed."""
 
@@ -36,7 +35,7 @@ def identity_of(sweep: Sweep, data: Data | None, *, elsewhere: bool) -> dict[str
         elsewhere: whether the trials run on other machines, whose facts are not known here.
     """
     facts, space, targets = environment(sweep.job.target), sweep.folder / SPACE_FILE, sweep.job.targets
-    machine = None if elsewhere else {name: facts[name] for name in MACHINE if name in facts}
+    machine = None if elsewhere else machine_of(facts)
     packages = {**facts["libraries"], **{name: found for name in PACKAGES if (found := _version(name))}}
     return {
         "space": space.read_text() if space.is_file() else None,

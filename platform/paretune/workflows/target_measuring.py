@@ -13,10 +13,12 @@ from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER
 from paretune.core.errors import NodeLostError, UnfitRuntimeError, UserError, reason_of
 from paretune.core.metrics import computed, is_of_target
+from paretune.distributed.node_tasks import node_name
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.storage.target_records import TargetFigures, on_target
 from paretune.storage.trial_record import Record
+from paretune.workflows.like_machines import difference
 from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import TrialContext, context_of
 from paretune.workflows.trial_guard import is_full_disk
@@ -131,8 +133,12 @@ def _measured(
         raise UnfitRuntimeError(reason)  # the only target was asked before the steps
     if target.elsewhere:
         with stages.stage(f"measure{suffix}"):
-            return (instruments.elsewhere or measure_elsewhere)(context, number, name)
-    return measure_here(view, number, artefact, stages, instruments, suffix)
+            figures = (instruments.elsewhere or measure_elsewhere)(context, number, name)
+    else:
+        figures = measure_here(view, number, artefact, stages, instruments, suffix)
+    if changed := difference((context.machines or {}).get(name), figures.facts):  # a node that joined later
+        raise NodeLostError(f"measured on another machine than the sweep's other trials, {changed}")
+    return figures
 
 
 def measure_here(
@@ -161,7 +167,12 @@ def measure_here(
     return TargetFigures(
         metrics={name: float(value) for name, value in metrics.items() if value is not None},
         reasons={**duet.reasons, **used.reasons},
-        facts={**duet.latency.facts, "duet": {"reference": reference, **duet.facts}, "energy": used.source},
+        facts={
+            **duet.latency.facts,
+            "node": node_name(),
+            "duet": {"reference": reference, **duet.facts},
+            "energy": used.source,
+        },
         notes=(*duet.notes, *(f"energy: {note}" for note in used.notes)),
     )
 

@@ -13,6 +13,7 @@ from paretune.config.recipe import Recipe
 from paretune.core.errors import NodeLostError
 from paretune.core.target import Target
 from paretune.data.left_out import record_of
+from paretune.distributed.node_tasks import node_name
 from paretune.storage.trial_events import EventLog
 from paretune.storage.trial_record import STAGES, Record, write_record
 from paretune.workflows.build_artefact import TRAINED, BuildResult
@@ -24,13 +25,7 @@ from paretune.workflows.structure_first import structure_first
 from paretune.workflows.target_measuring import home_target, measure_on_targets, notes_of, with_targets
 from paretune.workflows.trial_context import SHARING, TrialContext, step_context, with_threads
 from paretune.workflows.trial_failure import FAILURE, failed_record, give_up
-from paretune.workflows.trial_guard import (
-    is_full_disk,
-    is_out_of_memory,
-    stage_limit,
-    wait_for_space,
-    with_half_batch,
-)
+from paretune.workflows.trial_guard import is_full_disk, is_out_of_memory, stage_limit, wait_for_space, with_half_batch
 from paretune.workflows.trial_stages import Instruments, evaluate
 
 
@@ -163,7 +158,7 @@ def _carry_out(
         "reasons": {**accuracy.reasons, **change.reasons, **own.reasons},
         "notes": (*artefact.notes, *limit_notes, *notes_of(measured, home.job.target_name)),
         "artefact": str(artefact.folder.relative_to(context.folder)),
-        "facts": {**own.facts, **accuracy.facts(), "left_out": left_out},
+        "facts": {**own.facts, **accuracy.facts(), "left_out": left_out, "built_on": node_name()},
         "measured": measured,
     }
 

@@ -25,6 +25,7 @@ from paretune.storage.stage_store import StageStore
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record, read_record, trial_folder
 from paretune.training.settings import Training
+from paretune.workflows.like_machines import MACHINES
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.sweep_state import SweepState
 
@@ -46,6 +47,8 @@ class TrialContext:
     """Folder of the trained network (safetensors and ``structure.json``)."""
     sharing: Mapping[str, Any] | None = None
     """Whether trials train beside measurements, as the sweep's file has it; None if that was not asked."""
+    machines: Mapping[str, Any] | None = None
+    """Target → facts of the machine that measures for it, as the sweep's file has it; None on one machine."""
     further: str | None = None
     """Further target whose view this is: its job has that one alone, and its records are as that target has them. None:
     the job has all targets, and the records are those of the first."""
@@ -120,8 +123,8 @@ class TrialContext:
 
 def context_of(sweep: Sweep) -> TrialContext:
     """Open and return what the trials of a sweep share."""
-    data, sharing = sweep.job.dataset.open(sweep.cache), sweep.facts.get(SHARING)
-    return TrialContext(sweep.job, data, sweep.folder, sweep.baseline, sharing)
+    data, facts = sweep.job.dataset.open(sweep.cache), sweep.facts
+    return TrialContext(sweep.job, data, sweep.folder, sweep.baseline, facts.get(SHARING), machines=facts.get(MACHINES))
 
 
 def step_context(

@@ -10,6 +10,7 @@ from typing import Any
 from paretune.config.recipe import Recipe
 from paretune.core.counts import counted
 from paretune.core.errors import UserError, one_line
+from paretune.distributed.train_workers import training_nodes
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_events import EventLog, read_events
 from paretune.storage.trial_record import Record, read_record, trial_folder
@@ -33,7 +34,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
         decide = decision(context.state, context.job, number, drawn=origin == "sampled")
         recipe = Recipe.model_validate(proposal["recipe"])
         EventLog(context.trial_folder(number)).add("started", "", recipe=recipe.tree())
-        with cores_of(context.sharing):
+        with cores_of(context.sharing), training_nodes(context.job.resources.labels):
             ended = run(context, number, recipe, origin=origin, decide=decide)
         if ended is None:
             return {"number": number, "state": "paused"}
