@@ -122,6 +122,19 @@ def submit(place, head, *words, token=True):
     )
 
 
+def goes_on_though_its_head_forgot_it(place, head, far):
+    forget = "from ray.job_submission import *; import sys; c = JobSubmissionClient(sys.argv[1])\n"
+    forget += "for job in c.list_jobs():\n if (job.metadata or {}).get('paretune_sweep') == 'tiny':\n"
+    forget += "  c.delete_job(job.submission_id)"  # as a head that was started anew forgets them
+    subprocess.run([sys.executable, "-c", forget, head.address], env=head.environment, check=True, timeout=60)
+    assert "--runs" in submit(far, head, "front", "tiny").stderr
+    (forgotten,) = json.loads(submit(far, head, "status", "--runs", str(place.runs), "--json").stdout)["forgotten"]
+    assert (forgotten["name"], forgotten["state"], forgotten["done"]) == ("tiny", "finished", 3)
+    again = submit(far, head, "resume", "tiny", "--runs", str(place.runs))
+    assert again.returncode == 0, again
+    assert "front of tiny" in again.stdout
+
+
 def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place, head, place_in, tmp_path_factory):
     done = submit(place, head, "submit", "tiny.yaml", "--set", f"output={place.runs}", "--trials", "3", "--no-wait")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -135,6 +148,7 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     kept = json.loads(stopped.stdout)["folder"]
     assert (kept["state"], kept["done"]) == ("stopped", len(list((place.runs / "tiny").glob("trials/*/record.json"))))
     assert kept["done"] >= 1
+    assert "stopped; nothing is lost" in submit(far, head, "logs", "tiny").stdout  # by its driver itself, not killed
     assert not (place.runs / "tiny" / "finished").exists()
     refused = place.run("resume", "tiny")
     assert refused.returncode == 2
@@ -155,8 +169,6 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     files = [file.relative_to(artefact) for file in artefact.rglob("*") if file.is_file()]
     assert files
     assert all((far.folder / "chosen" / file).read_bytes() == (artefact / file).read_bytes() for file in files)
-    forgotten = submit(far, head, "status", "--runs", str(place.runs), "--json")
-    assert json.loads(forgotten.stdout)["forgotten"] == []
     state = json.loads(submit(far, head, "watch", "tiny", "--json").stdout)
     assert state["state"] == "finished"
     compared = json.loads((place.runs / "tiny" / "comparison.json").read_text())
@@ -170,6 +182,7 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     assert "succeeded" in listed.stdout
     one = submit(place, head, "status", listed.stdout.split()[0])
     assert "front of tiny" in one.stdout
+    goes_on_though_its_head_forgot_it(place, head, far)
 
 
 def test_the_cluster_is_checked_for_a_job_and_nothing_is_left(place, head):

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from paretune.core.errors import UserError
+
 MARK = "paretune-answer "
 """Beginning of the line."""
 FOLDER = "paretune-folder "
@@ -65,15 +67,15 @@ def unpack_folder(log: str, folder: Path) -> None:
     """Write the contents of the folder in a job's log into another one.
 
     Raises:
-        ValueError: there is none, or it did not arrive as it was sent.
+        UserError: there is none, or it did not arrive as it was sent.
     """
     line = next((line for line in reversed(log.splitlines()) if line.startswith(FOLDER)), None)
     if line is None:
-        raise ValueError("no folder arrived")
+        raise UserError("the bundle did not arrive: ask for it again")
     sealed, _, text = line.removeprefix(FOLDER).partition(" ")
     data = base64.b64decode(text)
     if hashlib.sha256(data).hexdigest() != sealed:
-        raise ValueError("the folder did not arrive as it was sent")
+        raise UserError("the bundle did not arrive as it was sent: ask for it again")
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
         archive.extractall(folder, filter="data")
 
