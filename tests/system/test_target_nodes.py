@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -13,11 +14,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paretune.core.errors import NodeLostError, UnfitRuntimeError, UserError
 from paretune.distributed.node_tasks import NodeRequest, call_on_node, cluster_nodes
 from paretune.distributed.ray_session import QUIET, python_path
+from paretune.storage.target_records import on_target
+from paretune.storage.trial_record import read_records
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -145,6 +149,69 @@ def test_a_call_that_takes_too_long_is_given_up(nodes: Any, tmp_path: Path) -> N
     with pytest.raises(NodeLostError, match="gave no result within 3 s"):
         call_on_node(partial(noted, str(tmp_path / "hangs"), 0, 600.0), BOARD, seconds=3)
     assert call_on_node(node_of, PROBE, seconds=60) == nodes[1].node_id
+
+
+JOB = """\
+dataset: {shapes: {train: 96, val: 24, size: 96x64, difficulty: 0}}
+detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
+input_size: 96x64
+training: {epochs: 2, batch_size: 8, lr: 1e-2}
+space: space.yaml
+targets: {jetson: {labels: {board: jetson}}, xeon: {labels: {board: xeon}}}
+resources: {labels: {pool: train}}
+search: {allow_unlearned: true, trials: 3, sampler: random}
+measuring:
+  {repetitions: 2, max_extra_repetitions: 0, seconds: 0.2, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
+"""
+SPACE = """\
+input_size: 96x64
+steps:
+  - prune: {ratio: 0.5, round_to: 4}
+  - finetune: {epochs: 1}
+runtime: onnxruntime
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_on_the_nodes_of_one_label_and_measures_on_those_of_two_others(
+    nodes: Any, tmp_path: Path, place_in: Any
+) -> None:
+    cluster, jetson = nodes
+    shared = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    xeon, train = (cluster.add_node(labels=labels, **shared) for labels in ({"board": "xeon"}, {"pool": "train"}))
+    cluster.wait_for_nodes()
+    place = place_in(tmp_path / "place", JOB, SPACE)
+    try:
+        done = place.run("sweep", "tiny.yaml", "--address", cluster.address, timeout=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+        records = read_records(place.runs / "tiny")
+        assert [record.state for record in records] == ["complete"] * 3
+        assert {_node(record.facts["built_on"]) for record in records} == {train.node_id[:6]}
+        spans = []
+        for name, there in {"jetson": jetson, "xeon": xeon}.items():
+            seen = [on_target(record, name) for record in records]
+            assert {_node(record.facts["node"]) for record in seen} == {there.node_id[:6]}
+            front = json.loads(place.run("front", "tiny", "--target", name, "--json").stdout)
+            assert front["decided_by"] == "comparison"
+            spans += [_span(place.runs / "tiny", record.number, name) for record in records]
+        spans.sort()
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))  # alone: these nodes share one CPU
+    finally:
+        for node in (xeon, train):
+            cluster.remove_node(node)
+
+
+def _node(name: str) -> str:
+    """The first figures of a node's name for Ray."""
+    return name.partition("(")[2].rstrip(")")
+
+
+def _span(sweep: Path, number: int, target: str) -> tuple[int, int]:
+    """When a trial was measured on a target, by its raw samples."""
+    name = "samples.npz" if target == "jetson" else f"samples-{target}.npz"
+    file = sweep / "trials" / f"{number:04d}" / name
+    with np.load(file) as kept:
+        return int(kept["start_ns"].min()), int((kept["start_ns"] + kept["latency_ns"]).max())
 
 
 def test_a_node_that_dies_meanwhile_is_no_fault_of_the_function(nodes: Any, tmp_path: Path) -> None:
