@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -120,6 +122,19 @@ def submit(place, head, *words, token=True):
     )
 
 
+def goes_on_though_its_head_forgot_it(place, head, far):
+    forget = "from ray.job_submission import *; import sys; c = JobSubmissionClient(sys.argv[1])\n"
+    forget += "for job in c.list_jobs():\n if (job.metadata or {}).get('paretune_sweep') == 'tiny':\n"
+    forget += "  c.delete_job(job.submission_id)"  # as a head that was started anew forgets them
+    subprocess.run([sys.executable, "-c", forget, head.address], env=head.environment, check=True, timeout=60)
+    assert "--runs" in submit(far, head, "front", "tiny").stderr
+    (forgotten,) = json.loads(submit(far, head, "status", "--runs", str(place.runs), "--json").stdout)["forgotten"]
+    assert (forgotten["name"], forgotten["state"], forgotten["done"]) == ("tiny", "finished", 3)
+    again = submit(far, head, "resume", "tiny", "--runs", str(place.runs))
+    assert again.returncode == 0, again
+    assert "front of tiny" in again.stdout
+
+
 def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place, head, place_in, tmp_path_factory):
     done = submit(place, head, "submit", "tiny.yaml", "--set", f"output={place.runs}", "--trials", "3", "--no-wait")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -130,6 +145,10 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
         time.sleep(0.5)
     stopped = submit(far, head, "stop", "tiny", "--json")
     assert json.loads(stopped.stdout)["state"] in ("stopped", "failed"), stopped
+    kept = json.loads(stopped.stdout)["folder"]
+    assert (kept["state"], kept["done"]) == ("stopped", len(list((place.runs / "tiny").glob("trials/*/record.json"))))
+    assert kept["done"] >= 1
+    assert "stopped; nothing is lost" in submit(far, head, "logs", "tiny").stdout  # by its driver itself, not killed
     assert not (place.runs / "tiny" / "finished").exists()
     refused = place.run("resume", "tiny")
     assert refused.returncode == 2
@@ -141,6 +160,15 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     front = json.loads(place.run("front", "tiny", "--json").stdout)
     assert front["baseline"]["trial"] == 0
     assert json.loads(submit(far, head, "front", "tiny", "--json").stdout) == front
+    picked = submit(far, head, "pick", "tiny", "--out", "chosen", "--json")
+    assert picked.returncode == 0, picked
+    chosen = json.loads(picked.stdout)
+    assert chosen["folder"] == "chosen"
+    assert front["best"]["trial"] == chosen["trial"]
+    artefact = place.runs / "tiny" / "trials" / f"{chosen['trial']:04d}" / "artefact"
+    files = [file.relative_to(artefact) for file in artefact.rglob("*") if file.is_file()]
+    assert files
+    assert all((far.folder / "chosen" / file).read_bytes() == (artefact / file).read_bytes() for file in files)
     state = json.loads(submit(far, head, "watch", "tiny", "--json").stdout)
     assert state["state"] == "finished"
     compared = json.loads((place.runs / "tiny" / "comparison.json").read_text())
@@ -154,6 +182,7 @@ def test_a_submitted_sweep_is_stopped_goes_on_and_ends_where_the_job_says(place,
     assert "succeeded" in listed.stdout
     one = submit(place, head, "status", listed.stdout.split()[0])
     assert "front of tiny" in one.stdout
+    goes_on_though_its_head_forgot_it(place, head, far)
 
 
 def test_the_cluster_is_checked_for_a_job_and_nothing_is_left(place, head):
@@ -249,6 +278,59 @@ def test_workers_of_a_submitted_job_have_normal_priority(head, tmp_path):
     ours, (told, niceness) = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
     assert told == "0"
     assert niceness == ours
+
+
+CARRIED = """
+import sys, time
+from paretune.distributed.job_environment import Carried, runtime_environment, staged
+from ray.job_submission import JobSubmissionClient
+client = JobSubmissionClient(sys.argv[1])
+carried = Carried(variables=("OWN_TOKEN",))
+with staged(carried=carried) as folder:
+    (folder / "look.py").write_text(open(sys.argv[2]).read())
+    name = client.submit_job(entrypoint="python look.py", runtime_env=runtime_environment(folder, carried))
+while not client.get_job_status(name).is_terminal():
+    time.sleep(0.3)
+print(client.get_job_logs(name), repr(client.list_jobs()))
+"""
+LOOK_CARRIED = """
+import hashlib, json, os
+from pathlib import Path
+from paretune.compression import STEPS
+from paretune.distributed import forwarded_env
+from paretune.distributed import ray_session as session
+
+def look():
+    seen = hashlib.sha256(os.environ.get("OWN_TOKEN", "").encode()).hexdigest()
+    return seen, STEPS.load("mine").name, oct(forwarded_env.file_here().stat().st_mode)
+
+forwarded_env.load()
+print("SEEN", json.dumps([look(), session.on_a_node(look, {"CPU": 1}, Path(), "auto")]))
+"""
+
+
+def test_a_plug_in_and_a_secret_reach_the_workers_and_the_secret_is_shown_nowhere(head, tmp_path):
+    (tmp_path / "site" / "mypackage").mkdir(parents=True)
+    text = "from paretune.compression.sparsify import Sparsify\n\n\nclass Mine(Sparsify):\n    name = 'mine'\n"
+    (tmp_path / "site" / "mypackage" / "__init__.py").write_text(text)
+    facts = tmp_path / "site" / "mypackage-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[paretune.step]\nmine = mypackage:Mine\n")
+    (tmp_path / "look.py").write_text(LOOK_CARRIED)
+    secret = secrets.token_hex(16)
+    path = os.pathsep.join([python_path(), str(tmp_path / "site")])
+    environment = {**head.environment, "PYTHONPATH": path, "OWN_TOKEN": secret}
+    command = [sys.executable, "-c", CARRIED, head.address, str(tmp_path / "look.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert "SEEN " in done.stdout, done.stdout + done.stderr
+    driver, worker = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
+    assert driver == worker == [hashlib.sha256(secret.encode()).hexdigest(), "mine", "0o100600"]
+    assert "JobDetails" in done.stdout
+    assert secret not in done.stdout + done.stderr  # what Ray tells of its jobs
+    logs = [file for file in head.temp.glob("session_latest/logs/**/*") if file.is_file()]
+    assert any(b"SEEN" in file.read_bytes() for file in logs)
+    assert [file for file in logs if secret.encode() in file.read_bytes()] == []
 
 
 @pytest.mark.parametrize(

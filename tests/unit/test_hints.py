@@ -52,7 +52,7 @@ PROVOKED = {
     "workflows/sweep_log.py": 1,  # test_log_verbs.py: a log that is complete
     "workflows/sweep_reporter.py": 1,  # test_log_verbs.py: where the log goes
     "workflows/sweep_log_client.py": 1,  # test_sweep_log.py: a server that is slow at the end of a sweep
-    "workflows/sweep_identity.py": 2,  # test_sweep_identity.py: a sweep that changed
+    "workflows/sweep_identity.py": 2,  # test_sweep_identity.py: a sweep that changed, or needs a cluster
     "workflows/confirm.py": 1,  # test_confirm.py: a sweep without a front
     "api/running.py": 1,  # system/test_killed.py: Ctrl-C
     "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
@@ -60,7 +60,7 @@ PROVOKED = {
     "cli/advise.py": 1,  # system/test_documented.py
     "distributed/ray_jobs.py": 4,  # test_ray_jobs.py, system/test_cluster.py
     "workflows/like_machines.py": 1,  # test_like_machines.py
-    "cli/cluster.py": 1,  # test_ray_jobs.py
+    "cli/cluster.py": 2,  # test_ray_jobs.py
     "data/scanned_dataset.py": 1,  # here
     "data/left_out.py": 1,  # test_data_left_out.py: a split without objects
     "cli/data_convert.py": 1,  # test_data_convert.py: a policy that the reader does not have

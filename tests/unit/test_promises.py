@@ -89,8 +89,8 @@ def test_a_sweep_keeps_what_was_promised_of_the_recipes_it_tries_first(words: li
 
 
 def test_a_submitted_sweep_keeps_it_too(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def submit(job: Any, space_text: str, promises: Any, *_: Any, wait: bool) -> tuple[int, str]:
-        with jobs.staged(job, space_text, promises) as folder:
+    def submit(job: Any, space_text: str, promises: Any, *_: Any, wait: bool, carried: Any) -> tuple[int, str]:
+        with jobs.staged(job, space_text, promises, carried) as folder:
             shutil.copytree(folder, "travelled")
         return int(not wait), "one"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from paretune.cli.main import main
 from paretune.config.plan import read_plan
 from paretune.core.errors import UserError
 from paretune.core.types import Data
@@ -125,6 +126,26 @@ def test_a_sweep_of_this_machine_goes_on_on_no_cluster_and_the_other_way_round(s
     with pytest.raises(UserError, match="place: trials run on: a Ray cluster → this machine") as refused:
         check_identity(again(old), DATA, lambda _: None)
     assert "resume one --address http://HEAD:8265" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "asked", "named"),
+    [
+        ("resources", {"custom": {"rtx4090": 1}}, "resources.custom: rtx4090"),
+        ("targets", {"server": {"threads": 1}, "board": {"labels": {"board": "jetson"}}}, "targets.board"),
+    ],
+)
+def test_a_sweep_that_needs_nodes_of_a_cluster_is_not_begun_on_a_private_ray(
+    field: str, asked: Any, named: str, sweep: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.note(job={**sweep.facts["job"], field: asked})
+    before = (sweep.folder / "sweep.json").read_bytes()
+    assert main(["resume", "one", "--trials", "3"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert printed(line) == [line.partition("by: ")[2]]
+    assert printed(line)[0].endswith("resume one --address http://HEAD:8265")
+    assert (sweep.folder / "sweep.json").read_bytes() == before
 
 
 def test_another_version_is_refused(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:

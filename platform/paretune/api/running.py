@@ -283,8 +283,11 @@ def changed_sweep(runs: Path, name: str, *, address: str | None = None, **limits
     from paretune.results.sweep_changes import change_search
     from paretune.results.sweep_folder import find_sweep
     from paretune.workflows.machine_check import refuse_unfit_machine
+    from paretune.workflows.sweep_identity import refuse_without_cluster
 
     sweep = find_sweep(runs, name)
+    if address is None and not (sweep.finished and all(value is None for value in limits.values())):
+        refuse_without_cluster(sweep)
     if any(value is not None for value in limits.values()):
         sweep = change_search(sweep, **limits)
     if not sweep.finished and address is None:

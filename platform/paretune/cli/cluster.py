@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import INCOMPLETE, answering, first_argument, job_arguments, json_argument, overrides
+from paretune.cli.remote import carried, carried_arguments, runs_of
 from paretune.cli.resolve import tried_first
+from paretune.config.output_folder import DEFAULT
+from paretune.core.errors import UserError
 
 
 def add(verbs: Any) -> None:
@@ -20,12 +24,15 @@ def add(verbs: Any) -> None:
     text = "print what the cluster has for the job, which stage runs where, and an estimate of time; submit nothing"
     submit.add_argument("--dry-run", action="store_true", help=text)
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
+    carried_arguments(submit)
     json_argument(submit, "one JSON object when it is submitted, or with the log, at its end")
     submit.set_defaults(run=answering(_submit))
     status = verbs.add_parser("status", help="show the sweeps submitted to a Ray cluster")
     text = "name of a sweep or of a submission: that one, with the end of its log"
     status.add_argument("submission", nargs="?", metavar="SWEEP|ID", help=text)
     _address(status)
+    text = "output folder on the cluster: also list its sweeps that the head has forgotten"
+    status.add_argument("--runs", type=Path, default=Path(DEFAULT), metavar="FOLDER", help=text)
     json_argument(status)
     status.set_defaults(run=answering(_status))
     logs = verbs.add_parser("logs", help="print the log of a sweep submitted to a Ray cluster")
@@ -34,6 +41,7 @@ def add(verbs: Any) -> None:
     logs.add_argument("--follow", action="store_true", help="until the sweep ends")
     logs.set_defaults(run=_logs)
     stop = verbs.add_parser("stop", help="stop a sweep on a Ray cluster as Ctrl-C stops one; what is done is kept")
+    stop.epilog = "exit code: 0 nothing runs it any more, 1 it was stopped, but its folder was not seen to be at rest"
     stop.add_argument("submission", metavar="SWEEP|ID")
     _address(stop)
     json_argument(stop)
@@ -68,8 +76,8 @@ def _submit(given: argparse.Namespace) -> int:
     name = new_sweep_name(given.name or given.job.stem)
     trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_unfit_cluster, plan.job)
-    job, wait = plan.job.tree(), not given.no_wait
-    code, submission = submit(job, plan.space_text, trees, name, given.address, refuse, wait=wait)
+    job, wait, along = plan.job.tree(), not given.no_wait, carried(given)
+    code, submission = submit(job, plan.space_text, trees, name, given.address, refuse, wait=wait, carried=along)
     told = {"sweep": name, "submission": submission, "address": given.address}
     given.answer({**told, "followed": wait, "exit_code": code})
     return code
@@ -109,11 +117,21 @@ def _checked(given: argparse.Namespace, job: Any) -> tuple[int, dict[str, Any]]:
 
 
 def _status(given: argparse.Namespace) -> int:
+    from paretune.core.hints import command
+    from paretune.distributed.cluster_verbs import forgotten_sweeps
     from paretune.distributed.ray_jobs import status, status_text
+
+    if given.submission is not None and runs_of(given) is not None:
+        raise UserError("--runs lists the sweeps of a folder: leave out the name of the sweep")
 
     submissions = status(given.address, given.submission)
     print(status_text(submissions))
-    given.answer({"address": given.address, "submissions": submissions})
+    runs = runs_of(given)
+    forgotten = [] if runs is None else forgotten_sweeps(given.address, runs, submissions)
+    for one in forgotten:
+        again = command("resume", one["name"], "--runs", runs, "--address", given.address)
+        print(f"{one['name']}  {one['state']}  {one['done']} done; this head has not seen it begin; to go on: {again}")
+    given.answer({"address": given.address, "submissions": submissions, "forgotten": forgotten})
     return 0
 
 
@@ -125,10 +143,16 @@ def _logs(given: argparse.Namespace) -> int:
 
 def _stop(given: argparse.Namespace) -> int:
     from paretune.core.hints import command
+    from paretune.distributed.cluster_verbs import state_after_stop
     from paretune.distributed.ray_jobs import stop
 
     told = stop(given.address, given.submission)
+    folder = state_after_stop(given.address, told["sweep"])
     again = command("resume", told["sweep"], "--address", given.address)
     print(f"{told['submission']} of sweep {told['sweep']!r}: {told['state']}; to go on: {again}")
-    given.answer({"address": given.address, **told})
-    return 0
+    if "reason" in folder:
+        print(f"its folder could not be looked at: {folder['reason']}", file=sys.stderr)
+    else:
+        print(f"its folder: {folder['state']}, {folder['done']} of {folder['budget']} trials are recorded")
+    given.answer({"address": given.address, **told, "folder": folder})
+    return 0 if folder.get("state") in ("stopped", "finished") else INCOMPLETE

@@ -38,7 +38,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "mlflow rebuild": ("quickstart",),
     "store list": ("",),
     "store prune": ("--max-gib 5",),
-    "submit": ("jobs/quickstart.yaml --address http://head:8265 --set output=/shared/runs",),
+    "submit": (
+        "jobs/quickstart.yaml --address http://head:8265 --set output=/shared/runs",
+        "jobs/quickstart.yaml --address http://head:8265 --set output=/shared/runs --env MLFLOW_TRACKING_TOKEN",
+    ),
     "status": ("--address http://head:8265", "quickstart --address http://head:8265"),
     "logs": ("quickstart --address http://head:8265 --follow",),
     "stop": ("quickstart --address http://head:8265",),

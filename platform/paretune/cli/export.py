@@ -10,6 +10,7 @@ from typing import Any
 
 from paretune.cli.options import claiming_out, sweep_arguments
 from paretune.cli.pick import rule_arguments, rule_fields
+from paretune.cli.remote import address_argument, fetched_from_there
 from paretune.core.errors import UserError
 
 _ARCHIVES = {".tar.gz": "gztar", ".zip": "zip"}
@@ -29,7 +30,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="of the bundle")
     verb.add_argument("--archive", choices=_ARCHIVES, help="write FOLDER as an archive beside it too")
     verb.add_argument("--json", action="store_true", help="one JSON object")
-    verb.set_defaults(run=claiming_out(_export))
+    address_argument(verb, "of a Ray cluster's head: choose there, and write the bundle here")
+    verb.set_defaults(run=claiming_out(fetched_from_there(_export)))
 
 
 def _export(given: argparse.Namespace) -> int:

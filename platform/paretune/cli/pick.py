@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import claiming_out, sweep_arguments
+from paretune.cli.remote import address_argument, fetched_from_there
 
 
 def add(verbs: Any) -> None:
@@ -23,7 +24,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--target", metavar="T", help="the target (default: the job's first)")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="of the bundle (default: SWEEP/picked/RULE)")
     verb.add_argument("--json", action="store_true", help="one JSON object")
-    verb.set_defaults(run=claiming_out(_pick))
+    address_argument(verb, "of a Ray cluster's head: choose there, and write the bundle here")
+    verb.set_defaults(run=claiming_out(fetched_from_there(_pick)))
 
 
 def rule_arguments(verb: argparse.ArgumentParser) -> Any:

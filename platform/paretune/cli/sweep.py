@@ -17,12 +17,15 @@ from paretune.cli.options import (
     json_argument,
     sweep_arguments,
 )
-from paretune.cli.remote import address_argument, runs_of, without
+from paretune.cli.remote import address_argument, carried, carried_arguments, runs_of, without
 from paretune.cli.resolve import tried_first
 from paretune.core.errors import UserError
+from paretune.distributed import forwarded_env
 
 ON_CLUSTER = "auto"
 """Address by which a submitted job joins the cluster that it runs on."""
+LOCAL, FLAGS = ("--address", "--runs", "--env", "--pip"), ("--no-wait", "--json")
+"""Options of `resume` that are not for the command on the cluster: with a value, and without."""
 AT_END = "one JSON object at the end, the front; what goes on is printed on stderr"
 
 
@@ -53,6 +56,7 @@ def add(verbs: Any) -> None:
     resume.add_argument("--allow-unlearned", action="store_true", default=None, help=text)
     address_argument(resume, "of a Ray cluster's head, such as http://HEAD:8265: go on there")
     resume.add_argument("--no-wait", action="store_true", help="with --address: do not follow the log")
+    carried_arguments(resume)
     json_argument(resume, AT_END)
     resume.set_defaults(run=answering(_resume))
 
@@ -60,6 +64,8 @@ def add(verbs: Any) -> None:
 def _sweep(given: argparse.Namespace) -> int:
     if not given.dry_run and given.price is not None:
         raise UserError("--price is for --dry-run")
+    if given.address is not None:
+        forwarded_env.load()
     from paretune.api.running import begin_sweep
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
@@ -94,8 +100,10 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 def _resume(given: argparse.Namespace) -> int:
     if given.address not in (None, ON_CLUSTER):
         return _resume_there(given)
-    if given.no_wait:
-        raise UserError("--no-wait is for --address")
+    if given.address is None and (given.no_wait or given.env or given.pip):
+        raise UserError("--no-wait, --env and --pip are for --address")
+    if given.address is not None:
+        forwarded_env.load()
     from paretune.api.running import changed_sweep, finish_sweep
 
     fields = ("trials", "concurrent", "hours", "device_hours", "allow_unlearned")
@@ -109,10 +117,10 @@ def _resume_there(given: argparse.Namespace) -> int:
     """Go on with a sweep on a Ray cluster."""
     from paretune.distributed.ray_jobs import resume
 
-    options = without(given.words[1:], "--address", "--runs", "--no-wait", "--json", flags=("--no-wait", "--json"))
+    options = without(given.words[1:], *LOCAL, *FLAGS, flags=FLAGS)
     options.remove(given.sweep)
     wait = not given.no_wait
-    code, submission = resume(given.sweep, runs_of(given), given.address, options, wait=wait)
+    code, submission = resume(given.sweep, runs_of(given), given.address, options, wait=wait, carried=carried(given))
     told = {"sweep": given.sweep, "submission": submission, "address": given.address}
     given.answer({**told, "followed": wait, "exit_code": code})
     return code

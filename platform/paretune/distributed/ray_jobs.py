@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shlex
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
+from paretune.distributed.job_environment import NOTHING, STOPPING, Carried, runtime_environment, staged
 from paretune.distributed.node_tasks import ClusterNode
+from paretune.distributed.plugin_packages import plugin_packages
 from paretune.distributed.ray_dashboard import NODES_WAIT_S, connected, living_nodes
-from paretune.distributed.ray_session import QUIET
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 SWEEP, OUTPUT = "paretune_sweep", "paretune_output"
 """Keys of a submission's metadata: name of the sweep, and its output folder on the cluster."""
-STOP_WAIT, STOPPING = "RAY_JOB_STOP_WAIT_TIME_S", 120
-"""Variable that Ray reads, and the seconds from SIGTERM to SIGKILL when a sweep is stopped."""
 
 
 def submit(
@@ -39,6 +34,7 @@ def submit(
     refuse: Callable[[Sequence[ClusterNode]], None],
     *,
     wait: bool,
+    carried: Carried = NOTHING,
 ) -> tuple[int, str]:
     """Run a sweep on the cluster with this package's code.
 
@@ -50,6 +46,7 @@ def submit(
         address: of the head's dashboard, ``http://HEAD:8265``.
         refuse: called with the nodes before the submission; raises UserError if they do not suffice.
         wait: whether to follow the log until the job ends.
+        carried: variables and requirements that the sweep needs there.
 
     Returns:
         0 if it was submitted (``wait=False``) or succeeded, 1 if it failed; and the name of the submission.
@@ -65,13 +62,16 @@ def submit(
         )
     with connected(address) as client:
         refuse(living_nodes(address))
-        with staged(job, space_text, promises) as folder:
+        with staged(job, space_text, promises, carried) as folder:
             told = ("--name", name, "--promises", "promises.json")
-            submission = send(client, folder, ["sweep", "job.yaml", *told, "--address", "auto"], name, job["output"])
+            words = ["sweep", "job.yaml", *told, "--address", "auto"]
+            submission = send(client, folder, words, name, job["output"], carried)
         return _sent(client, name, submission, address, wait=wait), submission
 
 
-def resume(name: str, runs: str | None, address: str, options: Sequence[str], *, wait: bool) -> tuple[int, str]:
+def resume(
+    name: str, runs: str | None, address: str, options: Sequence[str], *, wait: bool, carried: Carried = NOTHING
+) -> tuple[int, str]:
     """Go on with a sweep on the cluster with this package's code.
 
     Args:
@@ -80,6 +80,7 @@ def resume(name: str, runs: str | None, address: str, options: Sequence[str], *,
         address: of the head's dashboard.
         options: of the verb ``resume``.
         wait: whether to follow the log until the job ends.
+        carried: variables and requirements beside those of the newest submission.
 
     Returns:
         The exit code as ``submit``, and the name of the submission.
@@ -92,14 +93,17 @@ def resume(name: str, runs: str | None, address: str, options: Sequence[str], *,
         if known and not known[0].status.is_terminal():
             running = known[0].submission_id
             raise UserError(f"sweep {name!r} still runs as {running}: {command('logs', running, '--address', address)}")
-        folder = runs or folder_of(known, name, address)
-        with staged() as package:
+        folder, name = runs or folder_of(known, name, address), name_of(known, name)
+        carried = carried.with_those_of(known[0].metadata if known else {})
+        with staged(carried=carried) as package:
             words = ["resume", name, "--runs", folder, *options, "--address", "auto"]
-            submission = send(client, package, words, name, folder)
+            submission = send(client, package, words, name, folder, carried)
         return _sent(client, name, submission, address, wait=wait), submission
 
 
-def send(client: JobSubmissionClient, folder: Path, words: Sequence[str], name: str, output: str) -> str:
+def send(
+    client: JobSubmissionClient, folder: Path, words: Sequence[str], name: str, output: str, carried: Carried
+) -> str:
     """Submit a job that runs a sweep by this program, and return the name of the submission.
 
     Args:
@@ -108,20 +112,17 @@ def send(client: JobSubmissionClient, folder: Path, words: Sequence[str], name: 
         words: verb, arguments and options.
         name: of the sweep.
         output: the sweep's output folder on the cluster.
+        carried: what the folder takes along, of which the metadata keeps the names.
     """
+    for package in plugin_packages():
+        print(package.line())
     return str(
         client.submit_job(
             entrypoint=shlex.join(["python", "-m", "paretune", *words]),
-            runtime_env=runtime_environment(folder),
-            metadata={SWEEP: name, OUTPUT: output},
+            runtime_env=runtime_environment(folder, carried),
+            metadata={SWEEP: name, OUTPUT: output, **carried.metadata()},
         )
     )
-
-
-def runtime_environment(folder: Path) -> dict[str, Any]:
-    """Return Ray's runtime environment of a job with a folder of ours."""
-    variables = {"PYTHONPATH": "platform", "PYTHONUNBUFFERED": "1", STOP_WAIT: str(STOPPING), **QUIET}
-    return {"working_dir": str(folder), "env_vars": variables}
 
 
 def _sent(client: JobSubmissionClient, name: str, submission: str, address: str, *, wait: bool) -> int:
@@ -137,6 +138,11 @@ def submissions_of(client: JobSubmissionClient, word: str) -> list[Any]:
     jobs = [job for job in client.list_jobs() if SWEEP in (job.metadata or {})]
     jobs.sort(key=lambda job: -(job.start_time or 0))
     return [job for job in jobs if word in (job.submission_id, job.metadata[SWEEP])]
+
+
+def name_of(submissions: Sequence[Any], word: str) -> str:
+    """Return the name of the sweep of some submissions, which may have been asked for by that of a submission."""
+    return str(submissions[0].metadata[SWEEP]) if submissions else word
 
 
 def folder_of(submissions: Sequence[Any], name: str, address: str) -> str:
@@ -246,27 +252,6 @@ def status_text(submissions: Sequence[Mapping[str, Any]]) -> str:
         begun = datetime.fromtimestamp(one["begun"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         lines += [f"{one['submission']}  {one['sweep']}  {one['state']}  {begun}", *one.get("log", ())]
     return "\n".join(lines) or "no sweeps have been submitted to this cluster"
-
-
-@contextmanager
-def staged(
-    job: Mapping[str, Any] | None = None, space_text: str = "", promises: Sequence[Mapping[str, Any]] = ()
-) -> Iterator[Path]:
-    """Yield a folder to submit: the package's code, and a job with its space and its predictions."""
-    import paretune
-
-    package = Path(next(iter(paretune.__path__)))
-    folder = Path(tempfile.mkdtemp(prefix="paretune-submit-"))
-    try:
-        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(package, folder / "platform" / "paretune", ignore=ignore)
-        if job is not None:
-            (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
-            (folder / "space.yaml").write_text(space_text)
-            (folder / "promises.json").write_text(json.dumps(promises))
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def log_at_end(client: JobSubmissionClient, job: str, *, limit: float) -> str:

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from paretune.core.errors import UserError, one_line
+from paretune.distributed import forwarded_env
 from paretune.distributed.ray_leftovers import end_session
 from paretune.system.device_holders import doing
 
@@ -91,12 +92,13 @@ def _join(address: str) -> None:
     """Join a cluster as a submitted job, whose runtime environment contains this package."""
     import ray
 
+    hook = {} if forwarded_env.file_here() is None else {"worker_process_setup_hook": forwarded_env.HOOK}
     ray.init(
         address=address,
         log_to_driver=False,
         logging_level="ERROR",
         # of QUIET, which was submitted with the job, Ray's job supervisor takes this one out
-        runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"], **doing()}},
+        runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"], **doing()}, **hook},
     )
 
 

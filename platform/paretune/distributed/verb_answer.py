@@ -1,20 +1,33 @@
-"""The job that runs one verb on a cluster, and prints its answer as one line that the job's log carries to the client.
+"""The job that runs one verb on a cluster, and prints its answer in lines that the job's log carries to the client.
 
-``python -m paretune.distributed.verb_answer VERB …``
+``python -m paretune.distributed.verb_answer [--fetch] VERB …``
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
 import json
+import os
 import subprocess
 import sys
+import tarfile
+import tempfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from paretune.core.errors import UserError
 
 MARK = "paretune-answer "
 """Beginning of the line."""
+FOLDER = "paretune-folder "
+"""Beginning of the line with the hash and the content of the folder that the verb wrote."""
+FETCH = "--fetch"
+MADE = "paretune-fetched-folder"
+"""Name of that folder in what the verb prints."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,8 @@ class VerbAnswer:
     code: int
     out: str
     err: str
+    wrote: bool = False
+    """Whether it wrote a folder, whose line stands in the log too."""
 
     def line(self) -> str:
         """Return the answer as a line of the log."""
@@ -39,11 +54,53 @@ def answer_in(log: str) -> VerbAnswer | None:
     return VerbAnswer(**json.loads(zlib.decompress(base64.b64decode(line.removeprefix(MARK)))))
 
 
+def folder_line(folder: Path) -> str:
+    """Return a folder as a line of the log."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
+        archive.add(folder, arcname=".")
+    data = content.getvalue()
+    return f"{FOLDER}{hashlib.sha256(data).hexdigest()} {base64.b64encode(data).decode()}"
+
+
+def unpack_folder(log: str, folder: Path) -> None:
+    """Write the contents of the folder in a job's log into another one.
+
+    Raises:
+        UserError: there is none, or it did not arrive as it was sent.
+    """
+    line = next((line for line in reversed(log.splitlines()) if line.startswith(FOLDER)), None)
+    if line is None:
+        raise UserError("the bundle did not arrive: ask for it again")
+    sealed, _, text = line.removeprefix(FOLDER).partition(" ")
+    data = base64.b64decode(text)
+    if hashlib.sha256(data).hexdigest() != sealed:
+        raise UserError("the bundle did not arrive as it was sent: ask for it again")
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
+        archive.extractall(folder, filter="data")
+
+
 def main(words: Sequence[str]) -> int:
-    """Run a verb in a process of its own, and print its answer."""
-    done = subprocess.run([sys.executable, "-m", "paretune", *words], capture_output=True, text=True, check=False)
-    print(VerbAnswer(done.returncode, done.stdout, done.stderr).line(), flush=True)
+    """Run a verb in a process of its own, and print its answer; with ``--fetch`` also the folder that it writes."""
+    if words[0] != FETCH:
+        print(_answer(words).line(), flush=True)
+        return 0
+    with tempfile.TemporaryDirectory() as place:
+        answer = _answer([*words[1:], "--out", MADE], place)
+        if (made := Path(place, MADE)).is_dir():
+            print(folder_line(made))
+            answer = replace(answer, wrote=True)
+        print(answer.line(), flush=True)
     return 0
+
+
+def _answer(words: Sequence[str], place: str | None = None) -> VerbAnswer:
+    """Run a verb in a folder, by default in this one."""
+    path = os.pathsep.join(str(Path(part).resolve()) for part in sys.path if part)  # ours may be relative
+    command = [sys.executable, "-m", "paretune", *words]
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place, env=environment)
+    return VerbAnswer(done.returncode, done.stdout, done.stderr)
 
 
 if __name__ == "__main__":

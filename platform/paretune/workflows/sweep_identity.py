@@ -10,12 +10,14 @@ from typing import Any
 from paretune import __version__
 from paretune.config.output_folder import SPACE_FILE
 from paretune.core.errors import UserError
+from paretune.core.hints import command
 from paretune.core.types import Data
 from paretune.profiling.environment import environment
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows.like_machines import machine_of
 
 CLUSTER = "http://HEAD:8265"
+"""How a cluster is named in a command where its address is not known."""
 KEY = "identity"
 """Key of the sweep's file that holds the identity."""
 PACKAGES = ("torch", "torchvision", "torch-pruning", "optuna")
@@ -70,7 +72,7 @@ def check_identity(
             f"sweep {sweep.name!r} was begun with something else, and its trials would not be comparable:\n"
             + "\n".join(f"  {line}" for line in changes)
             + f"\nrestore it, begin a new sweep, or go on all the same: {sweep.command('resume', '--accept-changes')}"
-            + (f"\non its cluster it goes on by: {sweep.command('resume', '--address', CLUSTER)}" if left else "")
+            + (f"\non its cluster it goes on by: {resume_there(sweep)}" if left else "")
         )
     for line in changes:
         say(f"changed since the sweep began, and accepted: {line}")
@@ -78,6 +80,27 @@ def check_identity(
     if before != {**now, **kept}:
         history = [*sweep.facts.get("changes", ()), *changes]
         sweep.note(**{KEY: {**now, **kept}}, **({"changes": history} if history else {}))
+
+
+def resume_there(sweep: Sweep) -> str:
+    """Return the command that goes on with a sweep on its cluster, whose head knows the output folder."""
+    return command("resume", sweep.name, "--address", CLUSTER)
+
+
+def refuse_without_cluster(sweep: Sweep) -> None:
+    """Raise an error if a sweep asks for nodes by custom resources or labels, which a private Ray does not have.
+
+    Raises:
+        UserError: names them, and how the sweep goes on.
+    """
+    job = sweep.whole_job
+    asked = [f"resources.custom: {name}" for name in job.resources.custom]
+    asked += [f"targets.{name}" for name, target in job.targets.items() if target.elsewhere]
+    if asked:
+        raise UserError(
+            f"sweep {sweep.name!r} asks for nodes of a Ray cluster ({', '.join(asked)}), which this machine alone does "
+            f"not have; it goes on there by: {resume_there(sweep)}"
+        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
