@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from paretune.search.pareto_front import FrontRules, objectives_of, pareto_front
 from paretune.search.samplers import Sampler
 from paretune.search.space import Space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import StudySettings
 from paretune.storage.trial_record import EXPECTED, Record
 
@@ -236,7 +237,7 @@ class NoFile:
 
     damaged = False
 
-    def __init__(self, file: Path, name: str, directions: Sequence[str]) -> None:
+    def __init__(self, database: StudyDatabase, directions: Mapping[str, str]) -> None:
         """Keep nothing."""
 
     def load_into(self, study: optuna.Study) -> None:
@@ -295,7 +296,7 @@ def whole_search(
     )
     volumes, seconds, proposing = list[float](), list[float](), list[float]()
     with mock.patch("paretune.search.study.StudyFile", NoFile):
-        study = Study(Path("none"), "replay", settings, ())
+        study = Study(StudyDatabase(Path("none"), "replay"), settings, ())
         study._even = sampler.sharing(study._even)  # type: ignore[assignment]
         searcher = StudySearcher(
             study, lambda one: world.records.get(one["number"]), lambda _: None, count=trials, rungs=world

@@ -13,6 +13,7 @@ import pytest
 
 from paretune.cli.main import main
 from paretune.search.knob_importance import LEAST_ACTIVE, KnobImportance, knob_importance
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_file import NUMBER
 from paretune.storage.trial_record import Record
 from tests_support_records import complete, finished_sweep, recipe
@@ -62,7 +63,7 @@ def by_name(found: list[KnobImportance]) -> dict[str, KnobImportance]:
 @pytest.mark.slow
 def test_a_planted_effect_is_found_and_the_rest_is_chance(tmp_path: Path) -> None:
     records = searched(tmp_path, 60, planted)
-    found = by_name(knob_importance(tmp_path / "study.db", "demo", AIMS, records, ["width", "unused"]))
+    found = by_name(knob_importance(StudyDatabase(tmp_path / "study.db", "demo"), AIMS, records, ["width", "unused"]))
     for aim in ("front", *AIMS):
         assert sum((one.shares or {}).get(aim, 0.0) for one in found.values()) == pytest.approx(1)
     slim, ratio, width, seed = (found[name] for name in ("slim", "ratio", "width", "seed"))
@@ -82,7 +83,7 @@ def _trials(folder: Path) -> Any:
 
 @pytest.mark.slow
 def test_without_an_effect_most_figures_are_chance(tmp_path: Path) -> None:
-    found = knob_importance(tmp_path / "study.db", "demo", AIMS, searched(tmp_path, 30, nothing))
+    found = knob_importance(StudyDatabase(tmp_path / "study.db", "demo"), AIMS, searched(tmp_path, 30, nothing))
     told = [above for one in found for above in (one.above_chance or {}).values()]
     assert len(told) == 12
     assert sum(told) <= 2  # one in twenty is expected
@@ -90,7 +91,7 @@ def test_without_an_effect_most_figures_are_chance(tmp_path: Path) -> None:
 
 def test_a_knob_of_few_trials_is_not_known_and_the_reason_counts_them(tmp_path: Path) -> None:
     records = searched(tmp_path, LEAST_ACTIVE - 1, planted)
-    found = by_name(knob_importance(tmp_path / "study.db", "demo", AIMS, records))
+    found = by_name(knob_importance(StudyDatabase(tmp_path / "study.db", "demo"), AIMS, records))
     assert found["width"].reason == "active in 7 complete trials; 8 are needed"
     few = found["ratio"].active
     assert found["ratio"].reason == f"active in {few} complete trials; 8 are needed"
@@ -101,12 +102,12 @@ def test_failed_trials_and_recipes_outside_the_space_do_not_count(tmp_path: Path
     records = searched(tmp_path, 6, planted)
     failed = [Record.failed(r.number, r.recipe, r.params, r.origin, "died") if r.number == 4 else r for r in records]
     extra = complete(99, recipe(128), 0.4, 1.0)
-    found = by_name(knob_importance(tmp_path / "study.db", "demo", AIMS, [*failed, extra]))
+    found = by_name(knob_importance(StudyDatabase(tmp_path / "study.db", "demo"), AIMS, [*failed, extra]))
     assert found["width"].active == 5
 
 
 def test_no_study_leaves_every_knob_unknown(tmp_path: Path) -> None:
-    (found,) = knob_importance(tmp_path / "study.db", "demo", AIMS, [], ["width"])
+    (found,) = knob_importance(StudyDatabase(tmp_path / "study.db", "demo"), AIMS, [], ["width"])
     assert found.reason == "active in no complete trial; 8 are needed"
     assert not (tmp_path / "study.db").exists()
 

@@ -24,6 +24,7 @@ from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.samplers import SAMPLERS
 from paretune.search.space_reader import read_space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import Proposal, StudySettings
 from paretune.storage.trial_record import EXPECTED, Record
 
@@ -185,7 +186,7 @@ def study_with(tmp_path: Path, violations: Any) -> tuple[Study, Proposal]:
         normal=lambda raw: raw,
         fixed=[({"runtime": "eager"}, "baseline")],
     )
-    study = Study(tmp_path / "study.db", "s", settings, ())
+    study = Study(StudyDatabase(tmp_path / "study.db", "s"), settings, ())
     eager = study.propose()
     assert eager is not None
     study.tell(Record.complete(0, eager.recipe, {}, "baseline", **result({"map": 0.5, "latency_ms": 9.0})))

@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from paretune.cli.main import main
-from paretune.config.job import Job, Search
+from paretune.config.job import Job
 from paretune.config.plan import read_plan
+from paretune.config.search_settings import Search
 from paretune.core.errors import UserError
 from paretune.results.front_summary import front_text
 from paretune.results.search_budget import SearchBudget, budget_text, busy_seconds, device_seconds

@@ -14,6 +14,7 @@ from paretune.search.samplers import Random
 from paretune.search.siblings import Siblings
 from paretune.search.space import Choices, Fields, Fixed, Range, Space
 from paretune.search.study import SIBLING, Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import StudySettings
 from paretune.storage.trial_record import Record
 from tests_support_records import complete, prune, recipe
@@ -88,7 +89,7 @@ def study_in(folder: Path, records: list[Record], *, trains: bool = True) -> Stu
     settings = StudySettings(
         SPACE, objectives, lambda _: {}, Random(), 0, normal, fixed, siblings=2, trains=lambda _: trains
     )
-    return Study(folder / "study.db", "one", settings, records)
+    return Study(StudyDatabase(folder / "study.db", "one"), settings, records)
 
 
 def told(study: Study, quality: float, latency: float) -> Record:

@@ -14,6 +14,7 @@ from paretune.search import optuna_chooser as module
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_file import StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 from paretune.storage.trial_record import Record
@@ -63,7 +64,7 @@ def study(tmp_path):
             normal=lambda raw: raw,
             fixed=[({"runtime": "eager"}, "baseline"), ({"runtime": "onnxruntime"}, "baseline"), *more],
         )
-        made.append(Study(tmp_path / "study.db", "s", setup, records))
+        made.append(Study(StudyDatabase(tmp_path / "study.db", "s"), setup, records))
         return made[-1]
 
     yield make

@@ -12,6 +12,7 @@ from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import Random
 from paretune.search.space_reader import read_space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_file import JOURNAL, NUMBER, StudyFile
 from paretune.search.study_settings import Proposal, StudySettings
 from paretune.storage.trial_record import Record
@@ -40,7 +41,7 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         fixed=[({"input_size": "64", "steps": [], "runtime": "eager"}, "baseline")],
     )
     monkeypatch.setattr(StudyFile, "changed", lambda *_: None)
-    return lambda records=(): Study(tmp_path / "study.db", "s", setup, records)
+    return lambda records=(): Study(StudyDatabase(tmp_path / "study.db", "s"), setup, records)
 
 
 def record(proposal: Proposal, quality: float = 0.5) -> Record:

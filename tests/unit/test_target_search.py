@@ -19,6 +19,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import StudySettings
 from paretune.search.target_values import TargetValues
 from paretune.storage.trial_record import Record
@@ -96,7 +97,7 @@ def study_of(folder: Path, sweep: Sweep, records: list[Record], sampler: str = "
         normal=lambda raw: raw,
         fixed=[({"runtime": "eager"}, "baseline"), ({"runtime": "onnxruntime"}, "baseline")],
     )
-    return Study(folder / "study.db", "both", settings, records)
+    return Study(StudyDatabase(folder / "study.db", "both"), settings, records)
 
 
 def kept(folder: Path) -> list[Any]:

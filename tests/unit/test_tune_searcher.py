@@ -14,6 +14,7 @@ from paretune.search.observations import OBSERVED
 from paretune.search.samplers import Random
 from paretune.search.space import Choices, Fields, Fixed, Space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import StudySettings
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import STOPPED, Record, read_record, trial_folder, write_record
@@ -73,7 +74,7 @@ class Search:
         fixed = [(recipe(160, runtime=runtime), "baseline") for runtime in BASELINES]
         objectives: dict[str, Any] = {"map": "maximize", "latency_ms": "minimize"}
         settings = StudySettings(SPACE, objectives, lambda _: {}, Random(), 0, normal, fixed, paused=paused)
-        self.study = Study(folder / "study.db", "one", settings, records)
+        self.study = Study(StudyDatabase(folder / "study.db", "one"), settings, records)
         self.spent: str | None = None
         self.searcher = StudySearcher(
             self.study,

@@ -16,6 +16,7 @@ from paretune.results.front_summary import advice_of, comparison_of, front_of, r
 from paretune.results.knob_importance import importance_of, importance_tree
 from paretune.results.page_data import SweepState, TargetResults, page_data
 from paretune.results.search_budget import budget_text, busy_seconds
+from paretune.results.study_place import database_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.atomic_files import write_text
 from paretune.storage.trial_record import Record, trial_folder
@@ -92,7 +93,7 @@ def kept_importance(sweep: Sweep, trials: int) -> list[dict[str, Any]]:
     known = kept.get("trials", 0)
     if known == trials or (known and trials < MORE * known and not sweep.finished):
         return list(kept.get("knobs", ()))
-    if trials > MOST_RANKED or not (sweep.folder / "study.db").is_file():
+    if trials > MOST_RANKED or not database_of(sweep).is_there:
         return list(kept.get("knobs", ()))
     knobs = importance_tree(importance_of(sweep))
     write_text(file, json.dumps({"trials": trials, "knobs": knobs}, indent=1))

@@ -8,14 +8,15 @@ from typing import Any
 from paretune.core.metrics import UNKNOWN
 from paretune.reports.tables import Table
 from paretune.results.front_summary import records_of
+from paretune.results.study_place import database_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.knob_importance import FRONT, KnobImportance, knob_importance
 
 
 def importance_of(sweep: Sweep) -> list[KnobImportance]:
     """Return the importance of every parameter of a sweep's space."""
-    file, objectives = sweep.folder / "study.db", sweep.job.objectives
-    return knob_importance(file, sweep.name, objectives, records_of(sweep), list(sweep.space.parameters))
+    objectives, parameters = sweep.job.objectives, list(sweep.space.parameters)
+    return knob_importance(database_of(sweep), objectives, records_of(sweep), parameters)
 
 
 def importance_tree(knobs: list[KnobImportance]) -> list[dict[str, Any]]:

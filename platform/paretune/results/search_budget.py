@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from paretune.config.job import Search
+from paretune.config.search_settings import Search
 from paretune.core.baselines import BASELINES
 from paretune.core.counts import counted
 from paretune.results.front_summary import judge_of

@@ -7,11 +7,11 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.core.counts import counted
 from paretune.core.metrics import Direction
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_file import NUMBER
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class KnobImportance:
 
 
 def knob_importance(
-    file: Path,
-    name: str,
+    database: StudyDatabase,
     objectives: Mapping[str, Direction],
     records: Sequence[Record],
     parameters: Sequence[str] = (),
@@ -59,13 +58,12 @@ def knob_importance(
     dominated ones. Baselines and recipes from outside the space are not counted.
 
     Args:
-        file: SQLite database of the study.
-        name: of the study.
+        database: of the study.
         objectives: metric → direction.
         records: of all trials, with their latencies on one scale.
         parameters: names of all parameters of the space, also of those that no trial used.
     """
-    trials = _scored(file, name, objectives, records)
+    trials = _scored(database, objectives, records)
     seen = [parameter for trial in trials for parameter in trial.distributions]
     counted = {parameter: seen.count(parameter) for parameter in dict.fromkeys([*parameters, *seen])}
     known = [parameter for parameter, active in counted.items() if active >= LEAST_ACTIVE]
@@ -90,18 +88,14 @@ def _too_few(active: int) -> str:
 
 
 def _scored(
-    file: Path, name: str, objectives: Mapping[str, Direction], records: Sequence[Record]
+    database: StudyDatabase, objectives: Mapping[str, Direction], records: Sequence[Record]
 ) -> list[optuna.trial.FrozenTrial]:
     """Return the study's trials whose records are complete, with the records' values."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if not file.is_file():
-        return []
     complete = {record.number: record.metrics for record in records if record.state == "complete"}
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{file}")
     trials = []
-    for frozen in study.get_trials(deepcopy=False):
+    for frozen in database.trials():
         metrics = complete.get(frozen.user_attrs.get(NUMBER, -1), {})
         values = [metrics.get(metric, math.nan) for metric in objectives]
         if all(map(math.isfinite, values)):

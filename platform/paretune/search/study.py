@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
@@ -19,6 +18,7 @@ from paretune.search.observations import OBSERVED, expected, result_of
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_file import NUMBER, StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 from paretune.search.target_values import TargetValues
@@ -41,13 +41,15 @@ class Study:
     """Proposes recipes and learns from records; ``close`` writes what is not in its file yet.
 
     Args:
-        file: SQLite database, made if it does not exist.
-        name: of the sweep.
+        database: made if it does not exist.
         setup: settings of the study.
         records: of the finished trials.
+
+    Raises:
+        UserError: the database on a server does not answer.
     """
 
-    def __init__(self, file: Path, name: str, setup: StudySettings, records: Sequence[Record]) -> None:
+    def __init__(self, database: StudyDatabase, setup: StudySettings, records: Sequence[Record]) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -55,8 +57,8 @@ class Study:
         seed = setup.seed + len(records)  # a sampler that has seen n trials goes on differently from one that starts
         directions = list(setup.objectives.values())
         sampler = setup.sampler.build_for(setup.space, seed)
-        self._study = optuna.create_study(study_name=name, directions=directions, sampler=sampler)
-        self._file = StudyFile(file, name, setup.objectives)
+        self._study = optuna.create_study(study_name=database.name, directions=directions, sampler=sampler)
+        self._file = StudyFile(database, setup.objectives)
         self._file.load_into(self._study)
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
         self._integers = frozenset(

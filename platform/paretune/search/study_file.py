@@ -16,6 +16,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.search.study_database import JOURNAL, StudyDatabase
+
 if TYPE_CHECKING:
     import optuna
 
@@ -27,8 +29,6 @@ MOST_WAITING = 1000
 
 NUMBER = "paretune.trial"
 """Attribute of a trial of the study: its number in the sweep."""
-JOURNAL = "proposed.jsonl"
-"""File beside the database: all proposed trials, a line each."""
 
 
 class StudyFile:
@@ -39,17 +39,21 @@ class StudyFile:
     database, which is set aside as ``.damaged``.
 
     Args:
-        file: SQLite database, made if it does not exist.
-        name: of the study.
+        database: made if it does not exist.
         objectives: metric → direction; Optuna's own tools show the metrics by these names.
+
+    Raises:
+        UserError: the database on a server does not answer.
     """
 
-    def __init__(self, file: Path, name: str, objectives: Mapping[str, Literal["maximize", "minimize"]]) -> None:
+    def __init__(self, database: StudyDatabase, objectives: Mapping[str, Literal["maximize", "minimize"]]) -> None:
         import optuna
 
-        self.damaged = _set_aside_if_damaged(file)
+        self._database, file, name = database, database.file, database.name
+        self.damaged = database.url is None and _set_aside_if_damaged(file)
         """Whether the database was damaged, and is made again."""
-        self._storage, self._on_disk = _opened(file, name, list(objectives.values()))
+        with database.answering():
+            self._storage, self._on_disk = _opened(database, list(objectives.values()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._on_disk.set_metric_names(list(objectives))
@@ -142,13 +146,18 @@ class StudyFile:
                     raise
 
     def close(self) -> None:
-        """Write what is not on disk yet, and close the file."""
+        """Write what is not on disk yet, and close the file.
+
+        Raises:
+            UserError: a server does not answer; what it lacks is written when the sweep is resumed.
+        """
         self._quiet.set()
         self._news.set()
         if self._thread is not None:
             self._thread.join()
-        self.save()
-        self._storage.engine.dispose()
+        with self._database.answering():
+            self.save()
+            self._storage.engine.dispose()
 
     def _write_when_idle(self) -> None:
         """Write until the file is closed; what cannot be written is tried again with the next change."""
@@ -245,14 +254,15 @@ def _set_aside_if_damaged(file: Path) -> bool:
     return True
 
 
-def _opened(file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> tuple[Any, optuna.Study]:
-    """Return Optuna's storage of a file, and the study in it, which is made if it is not there."""
+def _opened(database: StudyDatabase, directions: Sequence[Literal["maximize", "minimize"]]) -> tuple[Any, optuna.Study]:
+    """Return Optuna's storage of a database, and the study in it, which is made if it is not there."""
     import optuna
     from sqlalchemy import event
 
-    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
-    event.listen(storage.engine, "connect", _commit_without_waiting)
-    storage.engine.dispose()
+    storage, name = database.storage(), database.name
+    if database.url is None:
+        event.listen(storage.engine, "connect", _commit_without_waiting)
+        storage.engine.dispose()
     study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
     return storage, study
 
@@ -272,17 +282,10 @@ def _commit_without_waiting(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def points_in(file: Path, name: str) -> dict[int, dict[str, Any]]:
-    """Return trial number → parameters, for the trials of a study on disk; empty if there is no file.
+def points_in(database: StudyDatabase) -> dict[int, dict[str, Any]]:
+    """Return trial number → parameters, for the trials of a study; empty if it was not begun.
 
-    Args:
-        file: SQLite database.
-        name: of the study.
+    Raises:
+        UserError: a database on a server does not answer.
     """
-    import optuna
-
-    if not file.is_file():
-        return {}
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    trials = optuna.load_study(study_name=name, storage=f"sqlite:///{file}").get_trials(deepcopy=False)
-    return {trial.user_attrs[NUMBER]: dict(trial.params) for trial in trials if NUMBER in trial.user_attrs}
+    return {trial.user_attrs[NUMBER]: dict(trial.params) for trial in database.trials() if NUMBER in trial.user_attrs}

@@ -12,6 +12,7 @@ from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import SAMPLERS, Sampler
 from paretune.search.space_reader import read_space
 from paretune.search.study import Study
+from paretune.search.study_database import StudyDatabase
 from paretune.search.study_settings import Proposal, StudySettings
 from paretune.storage.trial_record import Record
 from paretune.testing.plugin_contract import PluginContract
@@ -65,7 +66,7 @@ def searched(sampler: Sampler, folder: Path, count: int) -> list[Proposal]:
         normal=lambda recipe: recipe,
         fixed=[(recipe, "baseline") for recipe in BASELINES],
     )
-    study, proposals = Study(folder / "study.db", "contract", settings, ()), []
+    study, proposals = Study(StudyDatabase(folder / "study.db", "contract"), settings, ()), []
     for number in range(len(BASELINES) + count):
         proposal = study.propose()
         assert proposal is not None

@@ -11,6 +11,7 @@ from paretune.config.output_folder import SWEEP_FILE
 from paretune.config.recipe import Recipe, present_names
 from paretune.core.errors import UserError
 from paretune.results.front_summary import front_of, judge_of, records_of
+from paretune.results.study_place import database_of
 from paretune.results.sweep_folder import Sweep, find_sweep
 from paretune.search.recipe_point import by_expected_gain, point_of
 from paretune.search.study_file import points_in
@@ -67,7 +68,7 @@ def earlier_points(sweep: Sweep, say: Callable[[str], None]) -> Sequence[Mapping
 
 def _searched(sweep: Sweep) -> bool:
     """Return whether a sweep has trials from its space, from a version that took nothing from other sweeps."""
-    return (sweep.folder / "study.db").exists()
+    return database_of(sweep).is_there
 
 
 def earlier_front(sweep: Sweep) -> EarlierFront | None:
@@ -122,7 +123,7 @@ def _front(other: Sweep, sweep: Sweep) -> EarlierFront | None:
     front = [records[point["trial"]] for point in shown["front"]]
     front = [record for record in front if record.origin != "baseline"]
     known, points = (
-        points_in(other.folder / "study.db", other.name),
+        points_in(database_of(other)),
         list[tuple[Mapping[str, Any], Mapping[str, Any]]](),
     )
     for record in front:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
+from paretune.results.study_place import database_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record
 from paretune.workflows.baseline import first_recipes
@@ -55,7 +56,7 @@ def opened_study(sweep: Sweep, records: Sequence[Record], say: Callable[[str], N
         siblings=job.search.siblings if job.store.max_gib else 0,
         trains=trains,
     )
-    study = Study(sweep.folder / "study.db", sweep.name, settings, records)
+    study = Study(database_of(sweep), settings, records)
     if study.rebuilt:
         say("study.db was damaged, and is made again; the damaged one is kept as study.db.damaged")
     return study
@@ -69,5 +70,5 @@ def complete_study(sweep: Sweep, records: Sequence[Record], say: Callable[[str],
         records: of its trials.
         say: prints a line.
     """
-    if (sweep.folder / "study.db").exists():
+    if database_of(sweep).is_there:
         opened_study(sweep, records, say).close()
