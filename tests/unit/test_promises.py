@@ -97,7 +97,7 @@ def test_a_submitted_sweep_keeps_it_too(words: list[str], monkeypatch: pytest.Mo
     monkeypatch.setattr(jobs, "submit", submit)
     assert main(["submit", *words[1:], "--address", "http://127.0.0.1:1"]) == 0
     monkeypatch.chdir("travelled")
-    assert main(["sweep", "job.yaml", "--name", "there", "--promises", "promises.json"]) == 0
+    assert main(["sweep", "job.json", "--name", "there", "--promises", "promises.json"]) == 0
     kept = find_sweep(Path("runs"), "there")
     assert [(one.knob, one.recipe) for one in kept.promises] == [
         (one.knob, normal(dict(one.recipe))) for one in (FASTER, SMALLER)

@@ -338,3 +338,17 @@ def test_options_are_left_out_with_their_values() -> None:
 def test_a_folder_that_ends_with_the_job_is_refused() -> None:
     with pytest.raises(UserError, match="absolute"):
         ray_jobs.submit({"output": "runs"}, "", [], "cells", ADDRESS, lambda _: None, wait=False)
+
+
+def test_what_the_log_has_told_is_not_told_again_at_the_end(client: Client, capsys: Any) -> None:
+    name = client.add("cells", JobStatus.FAILED)
+    client._job(name).message = "Entrypoint failed with exit code 2, last available logs (…):\nno such folder"
+
+    async def tail(_name: str) -> Any:
+        yield "no such folder\n"
+
+    client.tail_job_logs = tail  # type: ignore[attr-defined]
+    assert main(["logs", "cells", "--follow", "--address", ADDRESS]) == 1
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("no such folder") == 1
+    assert "exit code 2" in told.err

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.yaml_document import read_value, read_yaml
+from paretune.config.job import Job
+from paretune.core.errors import UserErrors
+from paretune.core.yaml_document import parse_yaml, read_value, read_yaml, validate
 
 
 @pytest.fixture
@@ -55,3 +57,11 @@ def test_lines_of_nested_places(read):
     assert document.line(("a",)) == 1
     assert document.line(("b", 1, "d", "e")) == 5
     assert document.line(("b", 1, "d", "missing", "deeper")) == 4
+
+
+def test_a_file_that_a_program_wrote_tells_no_lines():
+    for name, place in {"job.json": "job.json: ", "job.yaml": "job.yaml:1: "}.items():
+        document = parse_yaml('{"dataset": {"shapes": {}}, "detector": 3}', name)
+        with pytest.raises(UserErrors) as refused:
+            validate(Job, document)
+        assert all(line.startswith(place) for line in str(refused.value).splitlines())

@@ -73,7 +73,7 @@ def _submit(given: argparse.Namespace) -> int:
     plan = read_plan(given.job, changes, here=False)
     if given.dry_run:
         return _dry_run(given, plan)
-    name = new_sweep_name(given.name or given.job.stem)
+    name = new_sweep_name(given.job.stem if given.name is None else given.name)
     trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_unfit_cluster, plan.job)
     job, wait, along = plan.job.tree(), not given.no_wait, carried(given)
@@ -89,7 +89,9 @@ def _dry_run(given: argparse.Namespace, plan: Any) -> int:
 
     code, told = _checked(given, plan.job)
     if code == 0:
-        answer = estimate_from(given.address, plan.job.tree(), plan.space_text, given.name or given.job.stem)
+        answer = estimate_from(
+            given.address, plan.job.tree(), plan.space_text, given.job.stem if given.name is None else given.name
+        )
         print(answer.out or answer.err, end="")
         told["estimate"] = answer.out.splitlines() if answer.code == 0 else None
         told["estimate_missing"] = None if answer.code == 0 else answer.err.strip()

@@ -76,7 +76,7 @@ def _sweep(given: argparse.Namespace) -> int:
     plan = read_plan(given.job, changes)
     if given.dry_run:
         return _print_estimate(plan, given)
-    name = given.name or given.job.stem
+    name = given.job.stem if given.name is None else given.name
     return _run(lambda reporter: begin_sweep(plan, name, reporter, promises, address=given.address), given)
 
 
@@ -89,7 +89,7 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
     if given.address is None:
         refuse_unfit_machine(plan.job)
     expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
-    name = given.name or given.job.stem
+    name = given.job.stem if given.name is None else given.name
     if given.json:
         given.answer({"sweep": name, **expected.tree(), "price": given.price})
     else:

@@ -25,7 +25,7 @@ def _train(given: argparse.Namespace) -> int:
     from paretune.config.output_folder import JOB_FILE
     from paretune.reports.progress_bar import training_bar
 
-    name = given.name or given.job.stem
+    name = given.job.stem if given.name is None else given.name
     try:
         with training_bar() as on_step:
             trained = train(

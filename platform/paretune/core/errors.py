@@ -58,8 +58,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Return ``file:line: message``, which editors can jump to."""
-        return f"{self.file}:{self.line}: {self.message}"
+        """Return ``file:line: message``, which editors can jump to; without a line if it is 0."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.message}"
 
 
 class UserErrors(UserError):  # noqa: N818 - the plural of UserError

@@ -53,9 +53,13 @@ class Document:
     file: str
     data: Any
     lines: Mapping[Place, int]
+    numbered: bool = True
+    """Whether lines are told in messages: those of a file that was written by a program tell a reader nothing."""
 
     def line(self, place: Place) -> int:
-        """Return the line of a place, or of the nearest place above it in the file."""
+        """Return the line of a place, or of the nearest place above it in the file; 0 if lines are not told."""
+        if not self.numbered:
+            return 0
         for depth in range(len(place), -1, -1):
             if place[:depth] in self.lines:
                 return self.lines[place[:depth]]
@@ -99,11 +103,17 @@ def parse_yaml(text: str, name: str) -> Document:
         raise UserErrors([Problem(name, line, f"not valid YAML: {error.problem or error.context}")]) from error
     except yaml.YAMLError as error:
         raise UserErrors([Problem(name, 1, f"not valid YAML: {one_line(error)}")]) from error
+    except RecursionError:
+        raise UserErrors([Problem(name, 1, "nested too deep to be read")]) from None
     reader = _Reader(name)
     data = reader.read(node, ()) if node is not None else None
     if reader.problems:
         raise UserErrors(reader.problems)
-    return Document(name, data, reader.lines)
+    return Document(name, data, reader.lines, numbered=not name.endswith(".json"))
+
+
+MOST_VALUES = 200_000
+"""Values of one file, far more than anybody writes."""
 
 
 class _Reader:
@@ -113,10 +123,14 @@ class _Reader:
         self.name = name
         self.lines: dict[Place, int] = {}
         self.problems: list[Problem] = []
+        self._count = 0
         self._loader = _CoreLoader("")
 
     def read(self, node: yaml.Node, place: Place) -> Any:
         line = node.start_mark.line + 1
+        self._count += 1
+        if self._count > MOST_VALUES:  # anchors of anchors grow without bound
+            raise UserErrors([Problem(self.name, line, f"more than {MOST_VALUES} values, those of anchors included")])
         self.lines.setdefault(place, line)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, place)
@@ -124,9 +138,9 @@ class _Reader:
             return [self.read(item, (*place, index)) for index, item in enumerate(node.value)]
         try:
             return self._loader.construct_object(node)
-        except yaml.YAMLError as error:
-            self.problems.append(Problem(self.name, line, f"not readable: {error}"))
-        except ValueError as error:
+        except yaml.MarkedYAMLError as error:
+            self.problems.append(Problem(self.name, line, f"not readable: {error.problem}"))
+        except (yaml.YAMLError, ValueError) as error:
             self.problems.append(Problem(self.name, line, f"not readable: {error}"))
         return None
 

@@ -68,7 +68,7 @@ def estimate_from(address: str, job: Mapping[str, Any], space_text: str, name: s
         UserError: no cluster answers, or the verb gives no answer.
     """
     with connected(address) as client, staged(job, space_text) as package:
-        words = ["sweep", "job.yaml", "--name", name, "--dry-run", "--address", "auto"]
+        words = ["sweep", "job.json", "--name", name, "--dry-run", "--address", "auto"]
         return _answered(client, package, words, address)
 
 

@@ -77,7 +77,7 @@ def staged(
         copy_packages(plugin_packages(), folder / CODE)
         forwarded_env.write(values, folder)
         if job is not None:
-            (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
+            (folder / "job.json").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
             (folder / "space.yaml").write_text(space_text)
             (folder / "promises.json").write_text(json.dumps(promises))
         yield folder

@@ -64,7 +64,7 @@ def submit(
         refuse(living_nodes(address))
         with staged(job, space_text, promises, carried) as folder:
             told = ("--name", name, "--promises", "promises.json")
-            words = ["sweep", "job.yaml", *told, "--address", "auto"]
+            words = ["sweep", "job.json", *told, "--address", "auto"]
             submission = send(client, folder, words, name, job["output"], carried)
         return _sent(client, name, submission, address, wait=wait), submission
 
@@ -293,5 +293,6 @@ def follow(client: JobSubmissionClient, submission: str, address: str) -> int:
         return 1
     if state == JobStatus.SUCCEEDED:
         return 0
-    print(f"{submission} {state.value.lower()}: {message}", file=sys.stderr)
+    why = (message or "").partition(", last available logs")[0]  # which have been printed
+    print(f"{submission} {state.value.lower()}: {why}", file=sys.stderr)
     return 1
