@@ -109,7 +109,7 @@ def room(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **setti
 
     total = sum(node.get("GPU", 0) for node in nodes)
     cluster = SimpleNamespace(
-        nodes=lambda: [{"Alive": True, "Resources": node} for node in nodes],
+        nodes=lambda: [{"Alive": True, "NodeID": "a", "Resources": node} for node in nodes],
         cluster_resources=lambda: {"GPU": total} if total else {},
     )
     monkeypatch.setitem(sys.modules, "ray", cluster)
