@@ -18,8 +18,9 @@ def processes(place: Place) -> dict[int, str]:
             here = here or mark in (folder / "environ").read_bytes().split(b"\0")
             if here and int(folder.name) != os.getpid():
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
+                if state != "Z" and words:  # one that is ending has given up its memory, and its words with it
+                    found[int(folder.name)] = words
         except OSError:
             continue
     return found

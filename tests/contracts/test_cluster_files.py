@@ -16,8 +16,6 @@ import yaml
 
 from tests_support import ROOT
 
-kubernetes_validate = pytest.importorskip("kubernetes_validate")
-
 CLUSTER = ROOT / "cluster"
 KUBERNETES = "1.33"
 MANIFESTS = ("kuberay.yaml", "rayjob.yaml", "mlflow/kubernetes.yaml")
@@ -67,6 +65,7 @@ def test_rays_autoscaler_takes_them_and_every_start_has_a_token_and_sends_no_sta
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_kubernetes_takes_what_is_its_own(name: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     own = [one for one in documents(name) if not one["apiVersion"].startswith("ray.io/")]
     for one in own:
         kubernetes_validate.validate(one, KUBERNETES, strict=True)
@@ -74,6 +73,7 @@ def test_kubernetes_takes_what_is_its_own(name: str) -> None:
 
 
 def test_kuberay_has_every_field_and_kubernetes_takes_every_pod() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
     for kind in ("RayCluster", "RayJob"):
         for one in of_kind(kind):
             assert set(one["spec"]) <= set(FIELDS[kind])

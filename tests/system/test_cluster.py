@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import random
@@ -239,6 +240,38 @@ def test_mistakes_are_told_in_one_line(place, head, words, token, message):
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def processes_of(head):
+    """The head's processes, known by its folder, and their children."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(head.temp) in word for word in process.cmdline()):
+                yield process
+                yield from process.children(recursive=True)
+
+
+def test_nothing_listens_beyond_this_machine_and_no_door_opens_without_the_token(head):
+    import psutil
+
+    places = set()
+    for process in processes_of(head):
+        with contextlib.suppress(psutil.Error):
+            places |= {one.laddr for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN}
+    assert len(places) >= 5  # GCS, raylet, dashboard, agents
+    assert {place.ip for place in places} <= {"127.0.0.1", "::1"}, places
+    answered = {}
+    for place in places:
+        for path in ("/api/jobs/", "/api/v0/nodes", "/logical/actors"):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                asked = http.client.HTTPConnection(place.ip, place.port, timeout=5)
+                asked.request("GET", path)
+                answered[place.port, path] = asked.getresponse().status
+    dashboard = int(head.address.rpartition(":")[2])
+    assert answered[dashboard, "/api/jobs/"] in (401, 403)
+    assert [door for door, code in answered.items() if code == 200 and "api" in door[1]] == []
 
 
 def test_nobody_answers(place):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -226,7 +227,6 @@ def beside(copy: Copy, line: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.full
 def test_a_cluster_of_one_machine_as_its_readme_says(copy: Copy) -> None:
-    """Its second half wants a second machine: `ray start --address`, a folder that both see."""
     if not (free(6379) and free(8265)):
         pytest.skip("a Ray head, or something else, listens on 6379 or 8265")
     text = (ROOT / "cluster/README.md").read_text()
@@ -245,6 +245,68 @@ def test_a_cluster_of_one_machine_as_its_readme_says(copy: Copy) -> None:
                 copy.served(typed)
             else:
                 copy.run(f"{secret}\n{typed}")
+
+
+HEAD, OTHER = "10.213.7.1", "10.213.7.2"
+
+
+@pytest.fixture
+def machines() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with an address each, joined by a cable, as two machines that share a disk."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        pytest.skip("namespaces need root and iproute2 (apt-get install iproute2)")
+    names = tuple(f"pt{os.getpid()}{letter}" for letter in "ab")
+
+    def ip(*words: str) -> None:
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no namespaces here: ip {' '.join(words)}: {done.stderr.strip()}")
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", "pt-a", "netns", names[0], "type", "veth", "peer", "name", "pt-b", "netns", names[1])
+        for name, cable, address in zip(names, ("pt-a", "pt-b"), (HEAD, OTHER), strict=True):
+            for words in (("addr", "add", f"{address}/24", "dev", cable), ("link", "set", cable, "up")):
+                ip("-n", name, *words)
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+@pytest.mark.full
+def test_two_machines_as_the_clusters_readme_says(copy: Copy, machines: tuple[str, str]) -> None:
+    text = (ROOT / "cluster/README.md").read_text()
+    begin = text.count("\n", 0, text.index(SECOND_MACHINE))
+    head, other, send = [block for block in blocks("cluster/README.md") if block.line > begin][:3]
+    shared = copy.folder / "shared"
+    (shared / "VOCdevkit").mkdir(parents=True)
+    (shared / "VOCdevkit" / "VOC2007").symlink_to(copy.folder / "data" / "BCCD")
+
+    def on(machine: str, block: Block) -> str:
+        lines_ = (
+            block.text.replace("HEAD", HEAD).replace("/shared", str(shared)).replace("paretune ", ".venv/bin/paretune ")
+        )
+        return f"ip netns exec {machine} bash -ec {shlex.quote(lines_)}"
+
+    with beside(copy, on(machines[0], head)):
+        end = time.monotonic() + 120
+        while subprocess.run(
+            ["ip", "netns", "exec", machines[1], "bash", "-c", f"exec 3<>/dev/tcp/{HEAD}/8265"],
+            capture_output=True, check=False,
+        ).returncode:  # fmt: skip
+            assert time.monotonic() < end, "the head's dashboard does not answer"
+            time.sleep(1)
+        with beside(copy, on(machines[1], other)):
+            time.sleep(10)
+            said = copy.run(on(machines[1], send))
+    assert "NOT usable" not in said
+    assert said.count("ok   ") or said.count("ok ")
+    assert "front of voc" in said
+    records = [json.loads(file.read_text()) for file in (shared / "runs/voc/trials").glob("*/record.json")]
+    assert {record["state"] for record in records} == {"complete"}
 
 
 @pytest.mark.full

@@ -19,7 +19,7 @@ COMMANDS = [pytest.param(line, id=f"{block.place} {line[:60]}") for block in SHE
 SPOKEN = [pytest.param(quoted, id=f"{file} {quoted}") for file in READMES for quoted in sorted(set(spoken(file)))]
 PLACEHOLDERS = {"JOB.yaml": "jobs/quickstart.yaml", "…": "jobs/quickstart.yaml", "NAME": "quickstart"}
 """Words of the running text that stand for the reader's own."""
-OTHERS = {"source", "export", "python", "ray"}
+OTHERS = {"source", "export", "python", "ray", "(umask"}
 """Programs that are not ours: tests/system/test_documented.py starts them."""
 
 

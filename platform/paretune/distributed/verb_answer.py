@@ -12,14 +12,15 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paretune.core.errors import UserError
+from paretune.data.download.extract import unpack
 
 MARK = "paretune-answer "
 """Beginning of the line."""
@@ -54,11 +55,16 @@ def answer_in(log: str) -> VerbAnswer | None:
     return VerbAnswer(**json.loads(zlib.decompress(base64.b64decode(line.removeprefix(MARK)))))
 
 
+MOST_BYTES, MOST_FILES = 8 * 2**30, 1000
+"""Largest bundle that is unpacked."""
+
+
 def folder_line(folder: Path) -> str:
     """Return a folder as a line of the log."""
     content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz", compresslevel=1) as archive:
-        archive.add(folder, arcname=".")
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.write(file, file.relative_to(folder))
     data = content.getvalue()
     return f"{FOLDER}{hashlib.sha256(data).hexdigest()} {base64.b64encode(data).decode()}"
 
@@ -76,8 +82,10 @@ def unpack_folder(log: str, folder: Path) -> None:
     data = base64.b64decode(text)
     if hashlib.sha256(data).hexdigest() != sealed:
         raise UserError("the bundle did not arrive as it was sent: ask for it again")
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
-        archive.extractall(folder, filter="data")
+    with tempfile.TemporaryDirectory(prefix="paretune-bundle-") as place:
+        archive = Path(place) / "bundle.zip"
+        archive.write_bytes(data)
+        unpack(archive, folder, MOST_BYTES, MOST_FILES)
 
 
 def main(words: Sequence[str]) -> int:
