@@ -44,7 +44,8 @@ def connected(address: str) -> Iterator[JobSubmissionClient]:
         raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
     if not _is_here(address) and os.environ.get("RAY_AUTH_MODE") != "token" and not os.environ.get("RAY_JOB_HEADERS"):
         raise UserError(f"{address}: a cluster beyond this machine is spoken to with a token only; {AUTH_HELP}")
-    logging.getLogger("ray").setLevel(logging.WARNING)  # else each upload of a folder is told in two lines
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # else each upload of a folder is told in two lines
     try:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
